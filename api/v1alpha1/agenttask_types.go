@@ -1,0 +1,294 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Conditions and reasons of an AgentTask.
+const (
+	// ConditionClaimed is True once an agent works on the task.
+	ConditionClaimed = "Claimed"
+	// ConditionReleased says whether the host is clean again. Absent on tasks that touch no virtual machine.
+	ConditionReleased = "Released"
+
+	ReasonClaimed = "Claimed"
+	ReasonFailed  = "Failed"
+)
+
+// TaskKind says what is delegated.
+// +kubebuilder:validation:Enum=Backup;Restore;Release;Probe;DeleteImage;Verify
+type TaskKind string
+
+// What is delegated: the first three to host agents, the others to keepers.
+const (
+	TaskBackup      TaskKind = "Backup"
+	TaskRestore     TaskKind = "Restore"
+	TaskRelease     TaskKind = "Release"
+	TaskProbe       TaskKind = "Probe"
+	TaskDeleteImage TaskKind = "DeleteImage"
+	TaskVerify      TaskKind = "Verify"
+)
+
+// AgentTaskSpec is one piece of work, fully resolved: the agent follows no reference but the credential in its own namespace. Only cancel can
+// change: a payload comes and goes only with its kind, which cannot.
+//
+// +kubebuilder:validation:XValidation:rule="self.kind == oldSelf.kind && self.deadline == oldSelf.deadline && self.owner == oldSelf.owner",message="a task cannot be changed, only canceled"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled task stays canceled",fieldPath=".cancel"
+// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release')",message="the payload does not fit the kind"
+type AgentTaskSpec struct {
+	// kind of the work.
+	// +required
+	Kind TaskKind `json:"kind,omitempty"`
+	// owner is the object that the task was made for.
+	// +required
+	Owner TaskOwner `json:"owner,omitzero"`
+	// deadline after which the agent stops, releases the host and fails the task.
+	// +required
+	Deadline metav1.Time `json:"deadline,omitzero"`
+	// cancel has the agent stop, release the host and fail the task.
+	// +optional
+	Cancel bool `json:"cancel,omitempty"`
+	// repository to work with.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Repository *TaskRepository `json:"repository,omitempty"`
+	// backup is the payload of kind Backup.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Backup *BackupTask `json:"backup,omitempty"`
+	// restore is the payload of kind Restore.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Restore *RestoreTask `json:"restore,omitempty"`
+	// release is the payload of kind Release.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Release *ReleaseTask `json:"release,omitempty"`
+	// image is the payload of kinds DeleteImage and Verify.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Image *ImageTask `json:"image,omitempty"`
+}
+
+// TaskOwner is the object that a task was made for.
+type TaskOwner struct {
+	// kind of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
+	// namespace of the object. Empty for a cluster-scoped one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// name of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// uid of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+}
+
+// TaskRepository is the repository of a task.
+type TaskRepository struct {
+	// name of the BackupRepository.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=40
+	Name string `json:"name,omitempty"`
+	// location of the bytes.
+	// +required
+	Location RepositoryLocation `json:"location,omitzero"`
+	// secretName names the credential in the task's own namespace.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName,omitempty"`
+}
+
+// BackupTask backs one virtual machine up.
+type BackupTask struct {
+	// virtualMachine to back up.
+	// +required
+	VirtualMachine ImageVirtualMachine `json:"virtualMachine,omitzero"`
+	// imageID that the image gets: the same for every attempt of a job, so that a repeated one finds what an earlier one published.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	ImageID string `json:"imageID,omitempty"`
+	// namespace and policyName are recorded in the image.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// policyName of the policy, if any.
+	// +optional
+	// +kubebuilder:validation:MaxLength=40
+	PolicyName string `json:"policyName,omitempty"`
+	// type of the run.
+	// +required
+	Type RunType `json:"type,omitempty"`
+	// consistency that is asked for.
+	// +required
+	Consistency ConsistencySettings `json:"consistency,omitzero"`
+	// changeTracking that is asked for.
+	// +required
+	ChangeTracking ChangeTrackingSettings `json:"changeTracking,omitzero"`
+	// unsupportedDisks says what to do about disks that no checkpoint covers.
+	// +required
+	UnsupportedDisks UnsupportedDisks `json:"unsupportedDisks,omitempty"`
+	// retention is recorded in the image.
+	// +optional
+	Retention *Retention `json:"retention,omitempty"`
+}
+
+// RestoreTask brings one virtual machine back.
+type RestoreTask struct {
+	// imageID of the image.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	ImageID string `json:"imageID,omitempty"`
+	// overwrite says whether the original is replaced.
+	// +required
+	Overwrite Overwrite `json:"overwrite,omitempty"`
+	// name of the new virtual machine.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name,omitempty"`
+	// folder on the host in which its folder is made. The host's default without it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=200
+	Folder string `json:"folder,omitempty"`
+	// restoreID marks what the restore makes: the same for every attempt.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	RestoreID string `json:"restoreID,omitempty"`
+}
+
+// ReleaseTask cleans up what an earlier task left on the host.
+type ReleaseTask struct {
+	// virtualMachineID of the virtual machine.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	VirtualMachineID string `json:"virtualMachineID,omitempty"`
+	// tag that the checkpoint carries.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Tag string `json:"tag,omitempty"`
+}
+
+// ImageTask is about one image.
+type ImageTask struct {
+	// imageID of the image.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	ImageID string `json:"imageID,omitempty"`
+}
+
+// AgentTaskStatus is how the work goes. The agent of the namespace alone writes it.
+type AgentTaskStatus struct {
+	// conditions are Claimed, Succeeded and Released.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// observedGeneration is the generation that the status is about.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// sessionID of the agent that claimed the task. It changes when the agent was started anew and took the task up again.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	SessionID string `json:"sessionID,omitempty"`
+	// completionTime is when the verdict fell.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// progress of the transfer.
+	// +optional
+	Progress *Progress `json:"progress,omitempty"`
+	// steps in the order in which they happened.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Steps []Step `json:"steps,omitempty"`
+	// warnings do not fail the task.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Warnings []Warning `json:"warnings,omitempty"`
+	// failure says why the task failed.
+	// +optional
+	Failure *Failure `json:"failure,omitempty"`
+	// image is what a backup achieved. It appears when the image was published.
+	// +optional
+	Image *ImageSummary `json:"image,omitempty"`
+	// restored is what a restore made.
+	// +optional
+	Restored *RestoredVirtualMachine `json:"restored,omitempty"`
+	// probe is what a probe found.
+	// +optional
+	Probe *ProbeResult `json:"probe,omitempty"`
+}
+
+// ProbeResult is what a probe found in a repository.
+type ProbeResult struct {
+	// repositoryID identifies the repository itself.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RepositoryID string `json:"repositoryID,omitempty"`
+	// images counts those in the repository.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Images int32 `json:"images,omitempty"`
+	// storedBytes is the size of the repository.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	StoredBytes int64 `json:"storedBytes,omitempty"`
+	// freeBytes of the volume, where the store tells.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	FreeBytes *int64 `json:"freeBytes,omitempty"`
+}
+
+// AgentTask is one piece of work for the agent in whose namespace it lies: the delegation between the manager, which writes the spec, and that
+// agent, which alone writes the status.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=hvtask,categories=hyperv
+// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.kind`
+// +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.owner.name`
+// +kubebuilder:printcolumn:name="Claimed",type=string,JSONPath=`.status.conditions[?(@.type=="Claimed")].status`
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.steps[-1:].name`
+// +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress.summary`
+// +kubebuilder:printcolumn:name="Succeeded",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type AgentTask struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what is wanted.
+	// +required
+	Spec AgentTaskSpec `json:"spec,omitzero"`
+	// status is what was done.
+	// +optional
+	Status AgentTaskStatus `json:"status,omitzero"`
+}
+
+// AgentTaskList is a list of tasks.
+// +kubebuilder:object:root=true
+type AgentTaskList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AgentTask `json:"items"`
+}

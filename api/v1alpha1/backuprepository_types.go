@@ -1,0 +1,192 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Reasons of a BackupRepository. Its conditions are Ready, Reconciling and Stalled.
+const (
+	ReasonReachable             = "Reachable"
+	ReasonSecretNotFound        = "SecretNotFound"
+	ReasonSecretIncomplete      = "SecretIncomplete"
+	ReasonProbing               = "Probing"
+	ReasonKeeperUnreachable     = "KeeperUnreachable"
+	ReasonRepositoryUnreachable = "RepositoryUnreachable"
+	ReasonRepositoryUnusable    = "RepositoryUnusable"
+	ReasonRepositoryFull        = "RepositoryFull"
+	ReasonAccessDenied          = "AccessDenied"
+	ReasonWrongPassword         = "WrongPassword"
+)
+
+// Keys of the Secret that a repository names.
+const (
+	SecretKeyPassword        = "password"
+	SecretKeyAccessKeyID     = "accessKeyID"
+	SecretKeySecretAccessKey = "secretAccessKey"
+)
+
+// RepositoryLocation says where the bytes are, in exactly one way.
+// +kubebuilder:validation:ExactlyOneOf=filesystem;s3
+type RepositoryLocation struct {
+	// filesystem is a folder: a local one, or a share that is mounted.
+	// +optional
+	Filesystem *FilesystemLocation `json:"filesystem,omitempty"`
+	// s3 is a bucket of an S3-compatible store.
+	// +optional
+	S3 *S3Location `json:"s3,omitempty"`
+}
+
+// FilesystemLocation is a folder.
+type FilesystemLocation struct {
+	// path as the hosts see it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Path string `json:"path,omitempty"`
+	// keeperPath is the same folder as the keeper sees it, where that differs.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	KeeperPath string `json:"keeperPath,omitempty"`
+}
+
+// S3Location is a bucket.
+type S3Location struct {
+	// endpoint as host or host:port. No scheme.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.contains('/')",message="endpoint is host or host:port, without https:// and without a path"
+	Endpoint string `json:"endpoint,omitempty"`
+	// bucket that exists already.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Bucket string `json:"bucket,omitempty"`
+	// prefix of all object names, such as hyperkeep/.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Prefix string `json:"prefix,omitempty"`
+	// region of the bucket, where the store has regions.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Region string `json:"region,omitempty"`
+	// transport is TLS or, for tests only, PlainText.
+	// +optional
+	// +kubebuilder:default=TLS
+	// +kubebuilder:validation:Enum=TLS;PlainText
+	Transport string `json:"transport,omitempty"`
+}
+
+// BackupRepositorySpec says where images live, and who may use them.
+//
+// +kubebuilder:validation:XValidation:rule="self.location == oldSelf.location",message="the location of a repository cannot change: its images are there. Make another repository"
+type BackupRepositorySpec struct {
+	// location of the bytes.
+	// +required
+	Location RepositoryLocation `json:"location,omitzero"`
+
+	// secretName names the Secret, in the manager's namespace, with the key password (it encrypts every image: without it nothing can be
+	// restored) and, for S3, accessKeyID and secretAccessKey.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName,omitempty"`
+
+	// allowedNamespaces may use this repository; "*" allows all. Who may write to a repository can read it: tenants who must not read each
+	// other use different ones.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	AllowedNamespaces []string `json:"allowedNamespaces,omitempty"`
+
+	// probeIntervalSeconds is how often the keeper checks the repository.
+	// +optional
+	// +kubebuilder:default=300
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=86400
+	ProbeIntervalSeconds int32 `json:"probeIntervalSeconds,omitempty"`
+}
+
+// BackupRepositoryStatus is what the keeper found.
+type BackupRepositoryStatus struct {
+	// conditions are Ready, Reconciling and Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation that the status is about.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// repositoryID identifies the repository itself. When it changes, somebody put another one in its place.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	RepositoryID string `json:"repositoryID,omitempty"`
+
+	// images counts those in the repository.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Images *int32 `json:"images,omitempty"`
+
+	// storedBytes is the size of the repository.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	StoredBytes int64 `json:"storedBytes,omitempty"`
+
+	// freeBytes of the volume, where the store tells.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	FreeBytes *int64 `json:"freeBytes,omitempty"`
+
+	// stored and free are those sizes for people.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Stored string `json:"stored,omitempty"`
+
+	// free is the free space for people.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Free string `json:"free,omitempty"`
+
+	// lastProbeTime is when the keeper looked last.
+	// +optional
+	LastProbeTime *metav1.Time `json:"lastProbeTime,omitempty"`
+}
+
+// BackupRepository is where images live. What is in it is encrypted with its password.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=hvrepo,categories=hyperv
+// +kubebuilder:printcolumn:name="Images",type=integer,JSONPath=`.status.images`
+// +kubebuilder:printcolumn:name="Stored",type=string,JSONPath=`.status.stored`
+// +kubebuilder:printcolumn:name="Free",type=string,JSONPath=`.status.free`
+// +kubebuilder:printcolumn:name="Probed",type=date,JSONPath=`.status.lastProbeTime`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="the name of a repository has at most 40 characters"
+type BackupRepository struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what is wanted.
+	// +required
+	Spec BackupRepositorySpec `json:"spec,omitzero"`
+	// status is what was found.
+	// +optional
+	Status BackupRepositoryStatus `json:"status,omitzero"`
+}
+
+// BackupRepositoryList is a list of repositories.
+// +kubebuilder:object:root=true
+type BackupRepositoryList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BackupRepository `json:"items"`
+}

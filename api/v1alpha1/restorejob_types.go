@@ -1,0 +1,242 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Reasons of a RestoreJob. Its conditions are Succeeded, Complete, Reconciling and Stalled.
+const (
+	ReasonRestored            = "Restored"
+	ReasonNoImage             = "NoImage"
+	ReasonImageNotReady       = "ImageNotReady"
+	ReasonOverwriteNotAllowed = "OverwriteNotAllowed"
+)
+
+// Overwrite says whether a restore may replace the original.
+// +kubebuilder:validation:Enum=Never;Replace
+type Overwrite string
+
+// Whether a restore may replace the original.
+const (
+	OverwriteNever   Overwrite = "Never"
+	OverwriteReplace Overwrite = "Replace"
+)
+
+// RestoreJobSpec is one restore. Only cancel can change.
+//
+// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)",message="a restore cannot be changed, only canceled: create another one"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled restore stays canceled: create another one",fieldPath=".cancel"
+// +kubebuilder:validation:XValidation:rule="self.overwrite != 'Replace' || !has(self.target) || (!has(self.target.name) && !has(self.target.folder) && !has(self.target.hostName))",message="overwrite Replace restores in place, where the virtual machine is: leave target.hostName, target.name and target.folder out",fieldPath=".target"
+type RestoreJobSpec struct {
+	// source is the restore point.
+	// +required
+	Source RestoreSource `json:"source,omitzero"`
+
+	// target says where the new virtual machine goes.
+	// +optional
+	Target *RestoreTarget `json:"target,omitempty"`
+
+	// overwrite is Never (a new virtual machine with a new id, disconnected and off) or Replace (in place of the original, which is turned off
+	// and kept aside until the restore succeeded).
+	// +optional
+	// +kubebuilder:default=Never
+	Overwrite Overwrite `json:"overwrite,omitempty"`
+
+	// startDeadlineSeconds is how long the restore may wait for its host, from its creation.
+	// +optional
+	// +kubebuilder:default=86400
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=604800
+	StartDeadlineSeconds int32 `json:"startDeadlineSeconds,omitempty"`
+
+	// runDeadlineSeconds is how long an attempt may take once it was placed.
+	// +optional
+	// +kubebuilder:default=86400
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=604800
+	RunDeadlineSeconds int32 `json:"runDeadlineSeconds,omitempty"`
+
+	// attempts is how often the restore tries when the failure may go away by itself.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	Attempts int32 `json:"attempts,omitempty"`
+
+	// cancel stops the restore and removes what it made.
+	// +optional
+	Cancel bool `json:"cancel,omitempty"`
+}
+
+// RestoreSource names the restore point, in exactly one way.
+// +kubebuilder:validation:ExactlyOneOf=imageRef;virtualMachine
+type RestoreSource struct {
+	// imageRef names the image.
+	// +optional
+	ImageRef *ImageReference `json:"imageRef,omitempty"`
+	// virtualMachine takes the newest image of a virtual machine, which need not exist any more.
+	// +optional
+	VirtualMachine *VirtualMachineSource `json:"virtualMachine,omitempty"`
+}
+
+// VirtualMachineSource takes the newest image of a virtual machine.
+type VirtualMachineSource struct {
+	// name of the VirtualMachine object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+	// asOf takes the newest image that is not younger than this. The newest of all without it.
+	// +optional
+	AsOf *metav1.Time `json:"asOf,omitempty"`
+}
+
+// RestoreTarget says where a new virtual machine goes.
+type RestoreTarget struct {
+	// hostName of the HyperVHost. The host that the image came from without it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=40
+	HostName string `json:"hostName,omitempty"`
+	// name of the new virtual machine in Hyper-V. The original name with "-restored" without it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=100
+	Name string `json:"name,omitempty"`
+	// folder on the host, such as D:\VMs, in which a folder for the new virtual machine is made. The host's default without it.
+	// +optional
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=200
+	// +kubebuilder:validation:Pattern=`^[A-Za-z]:\\[^*?"<>|:]*$`
+	Folder string `json:"folder,omitempty"`
+}
+
+// RestoreJobStatus is how the restore goes, and what it made.
+type RestoreJobStatus struct {
+	// conditions are Succeeded, Complete, Reconciling and Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation that the status is about.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// phase is derived from the conditions, for people.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Phase string `json:"phase,omitempty"`
+
+	// imageRef names the image that was chosen.
+	// +optional
+	ImageRef *ImageReference `json:"imageRef,omitempty"`
+
+	// hostName is where the restore was placed last.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	HostName string `json:"hostName,omitempty"`
+
+	// attempt counts the tasks that were made for this restore.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// taskRef names the task of this attempt.
+	// +optional
+	TaskRef *TaskReference `json:"taskRef,omitempty"`
+
+	// startTime is when the first task was placed.
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+
+	// retryTime is when the next attempt may be placed.
+	// +optional
+	RetryTime *metav1.Time `json:"retryTime,omitempty"`
+
+	// completionTime is when the verdict fell.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+
+	// progress of the transfer, copied from the task.
+	// +optional
+	Progress *Progress `json:"progress,omitempty"`
+
+	// steps of the task, in the order in which they happened.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Steps []Step `json:"steps,omitempty"`
+
+	// restored is what the restore made.
+	// +optional
+	Restored *RestoredVirtualMachine `json:"restored,omitempty"`
+
+	// warnings do not fail a restore, and are not to be overlooked.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Warnings []Warning `json:"warnings,omitempty"`
+
+	// failure of the last attempt.
+	// +optional
+	Failure *Failure `json:"failure,omitempty"`
+}
+
+// RestoredVirtualMachine is what a restore made.
+type RestoredVirtualMachine struct {
+	// id is the Hyper-V id.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+	// name in Hyper-V.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name,omitempty"`
+	// paths of the restored disks on the host.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=1024
+	Paths []string `json:"paths,omitempty"`
+	// writtenBytes is what was written to the disks.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	WrittenBytes int64 `json:"writtenBytes,omitempty"`
+}
+
+// RestoreJob brings one virtual machine back from one image.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=hvrj,categories=hyperv
+// +kubebuilder:printcolumn:name="Image",type=string,JSONPath=`.status.imageRef.name`
+// +kubebuilder:printcolumn:name="Overwrite",type=string,JSONPath=`.spec.overwrite`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress.summary`
+// +kubebuilder:printcolumn:name="Host",type=string,JSONPath=`.status.hostName`
+// +kubebuilder:printcolumn:name="Restored",type=string,JSONPath=`.status.restored.name`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="the name of a restore has at most 63 characters"
+type RestoreJob struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what is wanted.
+	// +required
+	Spec RestoreJobSpec `json:"spec,omitzero"`
+	// status is what was done.
+	// +optional
+	Status RestoreJobStatus `json:"status,omitzero"`
+}
+
+// RestoreJobList is a list of restores.
+// +kubebuilder:object:root=true
+type RestoreJobList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RestoreJob `json:"items"`
+}

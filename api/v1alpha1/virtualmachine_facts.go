@@ -1,0 +1,90 @@
+package v1alpha1
+
+// VirtualMachineState is what the virtual machine does.
+// +kubebuilder:validation:Enum=Running;Off;Saved;Paused;Changing;Critical;Unknown
+type VirtualMachineState string
+
+// What a virtual machine does.
+const (
+	StateRunning  VirtualMachineState = "Running"
+	StateOff      VirtualMachineState = "Off"
+	StateSaved    VirtualMachineState = "Saved"
+	StatePaused   VirtualMachineState = "Paused"
+	StateChanging VirtualMachineState = "Changing"
+	StateCritical VirtualMachineState = "Critical"
+	StateUnknown  VirtualMachineState = "Unknown"
+)
+
+// VirtualMachineFacts are what a host says of a virtual machine.
+type VirtualMachineFacts struct {
+	// id is the Hyper-V id, in lower case.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+	// displayName is the name in Hyper-V.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	DisplayName string `json:"displayName,omitempty"`
+	// state of the virtual machine.
+	// +required
+	State VirtualMachineState `json:"state,omitempty"`
+	// generation is 1 or 2.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Generation int32 `json:"generation,omitempty"`
+	// configurationVersion such as 10.0.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	ConfigurationVersion string `json:"configurationVersion,omitempty"`
+	// integrationServices is the state of the backup integration service: Ok, Disabled, Missing, Failing or Unknown.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	IntegrationServices string `json:"integrationServices,omitempty"`
+	// replicaRole is None, Primary, Replica, TestReplica or ExtendedReplica.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	ReplicaRole string `json:"replicaRole,omitempty"`
+	// checkpoints counts those that the user made.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Checkpoints int32 `json:"checkpoints,omitempty"`
+	// disks that are attached.
+	// +optional
+	// +listType=map
+	// +listMapKey=key
+	// +kubebuilder:validation:MaxItems=256
+	Disks []VirtualMachineDisk `json:"disks,omitempty"`
+	// concerns are what will or may keep backups from being what one expects.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Concerns []Warning `json:"concerns,omitempty"`
+}
+
+// VirtualMachineDisk is one attached disk.
+type VirtualMachineDisk struct {
+	// key is the disk's place, such as SCSI-0-1.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Key string `json:"key,omitempty"`
+	// path on the host. Empty for a pass-through disk.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Path string `json:"path,omitempty"`
+	// kind is VHDX, VHD, PassThrough, Shared or Unreadable.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Kind string `json:"kind,omitempty"`
+	// virtualBytes is the size as the guest sees it.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	VirtualBytes int64 `json:"virtualBytes,omitempty"`
+	// changeTracking is Enabled, Disabled or Unsupported.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	ChangeTracking string `json:"changeTracking,omitempty"`
+}
