@@ -1,0 +1,211 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+)
+
+// Labels of the kopia snapshot of an image. Stock kopia shows what starts with "tag:" as tags.
+const (
+	labelImage  = "tag:hyperkeep-image"
+	labelTask   = "tag:hyperkeep-task"
+	labelVM     = "tag:hyperkeep-vm"
+	labelVMName = "tag:hyperkeep-vm-name"
+	labelPolicy = "tag:hyperkeep-policy"
+	labelDigest = "tag:hyperkeep-digest"
+)
+
+// manifestFile is where an image describes itself; maxManifestBytes bounds what is read of it.
+const (
+	manifestFile     = "manifest.json"
+	maxManifestBytes = 64 << 20
+)
+
+// ImageFilter selects images. Empty fields select all.
+type ImageFilter struct {
+	ID, TaskUID, VMID, Policy string
+}
+
+func (f ImageFilter) labels() map[string]string {
+	labels := map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
+	for label, value := range map[string]string{labelImage: f.ID, labelTask: f.TaskUID, labelVM: f.VMID, labelPolicy: f.Policy} {
+		if value != "" {
+			labels[label] = value
+		}
+	}
+	return labels
+}
+
+// ImageRef is what a listing tells of an image, without reading the image.
+type ImageRef struct {
+	ID, TaskUID, VMID, VMName, Policy, Digest string
+
+	TakenAt  time.Time
+	StoredAt time.Time // by the clock of the writer
+
+	kopia manifest.ID
+}
+
+// Images lists the published images, oldest first. Where two runs of one task raced to publish, the first is listed.
+func (r *Repository) Images(ctx context.Context, filter ImageFilter) ([]ImageRef, error) {
+	if err := r.refresh(ctx); err != nil {
+		return nil, err
+	}
+	found, err := r.session.FindManifests(ctx, filter.labels())
+	if err != nil {
+		return nil, damaged(err, "list images")
+	}
+	slices.SortFunc(found, func(a, b *manifest.EntryMetadata) int {
+		if c := a.ModTime.Compare(b.ModTime); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	var refs []ImageRef
+	seen := map[string]bool{}
+	for _, m := range found {
+		id := m.Labels[labelImage]
+		if id == "" || seen[id] {
+			continue // a snapshot of somebody else, or the image of a repeated task
+		}
+		seen[id] = true
+		var s snapshot.Manifest
+		if _, err := r.session.GetManifest(ctx, m.ID, &s); errors.Is(err, manifest.ErrNotFound) {
+			continue // deleted meanwhile
+		} else if err != nil {
+			return nil, damaged(err, "list images: %s", id)
+		}
+		refs = append(refs, ImageRef{
+			ID: id, TaskUID: m.Labels[labelTask], VMID: m.Labels[labelVM], VMName: m.Labels[labelVMName],
+			Policy: m.Labels[labelPolicy], Digest: m.Labels[labelDigest],
+			TakenAt: s.StartTime.ToTime().UTC(), StoredAt: m.ModTime.UTC(),
+			kopia: m.ID,
+		})
+	}
+	return refs, nil
+}
+
+// Image opens a published image. ErrImageNotFound when there is none, ErrDamaged when its manifest does not match its digest.
+func (r *Repository) Image(ctx context.Context, id string) (*Image, error) {
+	if id == "" {
+		return nil, fmt.Errorf("open image: %w", ErrImageNotFound)
+	}
+	return r.one(ctx, ImageFilter{ID: id}, id)
+}
+
+// Find opens the image that a task has published. ErrImageNotFound when it has published none.
+func (r *Repository) Find(ctx context.Context, taskUID string) (*Image, error) {
+	if taskUID == "" {
+		return nil, fmt.Errorf("find image: %w", ErrImageNotFound)
+	}
+	return r.one(ctx, ImageFilter{TaskUID: taskUID}, "of task "+taskUID)
+}
+
+func (r *Repository) one(ctx context.Context, filter ImageFilter, name string) (*Image, error) {
+	refs, err := r.Images(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	if len(refs) == 0 {
+		return nil, fmt.Errorf("open image %s: %w", name, ErrImageNotFound)
+	}
+	return r.load(ctx, refs[0])
+}
+
+// load reads the manifest of an image and checks it against its digest.
+func (r *Repository) load(ctx context.Context, ref ImageRef) (*Image, error) {
+	saved, err := snapshot.LoadSnapshot(ctx, r.session, ref.kopia)
+	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
+		return nil, fmt.Errorf("open image %s: %w", ref.ID, ErrImageNotFound)
+	}
+	if err != nil {
+		return nil, damaged(err, "open image %s", ref.ID)
+	}
+	document, err := readFile(ctx, r.session, saved.RootObjectID(), manifestFile)
+	if err != nil {
+		return nil, damaged(err, "open image %s: read manifest", ref.ID)
+	}
+	m := Manifest{Digest: digestOf(document)}
+	if m.Digest != ref.Digest {
+		return nil, fmt.Errorf("open image %s: manifest differs from its digest: %w", ref.ID, ErrDamaged)
+	}
+	if err := json.Unmarshal(document, &m); err != nil {
+		return nil, damaged(err, "open image %s: manifest", ref.ID)
+	}
+	if m.Version > formatVersion {
+		return nil, fmt.Errorf("open image %s: it has format %d, newer than this program knows: update the program", ref.ID, m.Version)
+	}
+	if m.ID != ref.ID || m.TaskUID != ref.TaskUID || m.VM.ID != ref.VMID {
+		return nil, fmt.Errorf("open image %s: manifest is that of another image: %w", ref.ID, ErrDamaged)
+	}
+	return newImage(r, m)
+}
+
+// readFile reads a small file, given the directory it is in.
+func readFile(ctx context.Context, r repo.Repository, dir object.ID, name string) ([]byte, error) {
+	listing, err := readObject(ctx, r, dir)
+	if err != nil {
+		return nil, err
+	}
+	var d snapshot.DirManifest
+	if err := json.Unmarshal(listing, &d); err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(d.Entries, func(e *snapshot.DirEntry) bool { return e != nil && e.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%s is missing", path.Base(name))
+	}
+	return readObject(ctx, r, d.Entries[i].ObjectID)
+}
+
+func readObject(ctx context.Context, r repo.Repository, id object.ID) ([]byte, error) {
+	in, err := r.OpenObject(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close() //nolint:errcheck // read only
+	if in.Length() > maxManifestBytes {
+		return nil, fmt.Errorf("%d bytes are more than a manifest can have", in.Length())
+	}
+	return io.ReadAll(in)
+}
+
+// Delete removes an image and its base records from the catalog. What no other image links is freed by Maintain. A missing image is
+// success. Only the keeper deletes.
+func (r *Repository) Delete(ctx context.Context, imageID string) error {
+	if imageID == "" {
+		return fmt.Errorf("delete image: %w", ErrImageNotFound)
+	}
+	if err := r.refresh(ctx); err != nil {
+		return err
+	}
+	return r.write(ctx, "delete image "+imageID, func(ctx context.Context, w repo.RepositoryWriter) error {
+		for _, labels := range []map[string]string{
+			ImageFilter{ID: imageID}.labels(), // all of them, should the task have published twice
+			{manifest.TypeLabelKey: baseRecordType, baseRecordImage: imageID},
+		} {
+			found, err := w.FindManifests(ctx, labels)
+			if err != nil {
+				return err
+			}
+			for _, m := range found {
+				if err := w.DeleteManifest(ctx, m.ID); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}

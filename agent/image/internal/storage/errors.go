@@ -1,0 +1,141 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"regexp"
+	"runtime"
+	"syscall"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/minio/minio-go/v7"
+)
+
+// What can be wrong with the place of a repository. Every error of this package wraps one of these, or is one of kopia's that its
+// library has to recognise (a missing blob, a cut one), or the context's.
+var (
+	ErrNoRepository = errors.New("there is no repository here: create it first, or correct the location")
+	ErrAccessDenied = errors.New("the storage denies access: check the credentials and what they may do")
+	ErrUnreachable  = errors.New("the storage does not answer or fails: check the address, the network and the server")
+	ErrNotUsable    = errors.New("the location cannot hold a repository: correct it")
+	ErrFull         = errors.New("the storage is full: free space or raise its quota")
+)
+
+// Error is a failure of the storage: what was tried, what is wrong, and a detail that holds no secret and no response body.
+type Error struct {
+	Operation string
+	Kind      error // one of the errors above
+	Detail    string
+}
+
+func newError(operation string, kind error, detail string) *Error {
+	return &Error{Operation: operation, Kind: kind, Detail: detail}
+}
+
+func (e *Error) Error() string {
+	if e.Detail == "" {
+		return e.Operation + ": " + e.Kind.Error()
+	}
+	return e.Operation + ": " + e.Kind.Error() + " (" + e.Detail + ")"
+}
+
+// Unwrap gives the kind, so that errors.Is finds it.
+func (e *Error) Unwrap() error { return e.Kind }
+
+// understood are the errors that kopia's library acts on: they pass unchanged.
+var understood = []error{
+	blob.ErrBlobNotFound, blob.ErrInvalidRange, blob.ErrUnsupportedPutBlobOption, blob.ErrSetTimeUnsupported, blob.ErrNotAVolume,
+	blob.ErrUnsupportedObjectLock, blob.ErrBlobAlreadyExists, context.Canceled, context.DeadlineExceeded,
+}
+
+// translate makes a provider's error one of this package's.
+func translate(operation string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if own := (*Error)(nil); errors.As(err, &own) {
+		return err
+	}
+	for _, known := range understood {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	kind, detail := classify(err)
+	return newError(operation, kind, detail)
+}
+
+func classify(err error) (kind error, detail string) {
+	if response := (minio.ErrorResponse{}); errors.As(err, &response) {
+		return classifyS3(response)
+	}
+	if errors.Is(err, blob.ErrInvalidCredentials) {
+		return ErrAccessDenied, "the credentials have expired"
+	}
+	if outer := (*url.Error)(nil); errors.As(err, &outer) {
+		return ErrUnreachable, outer.Err.Error() // without the URL
+	}
+	var errno syscall.Errno
+	switch {
+	case !errors.As(err, &errno):
+		return ErrUnreachable, innermost(err).Error()
+	case isFull(errno):
+		return ErrFull, errno.Error()
+	case errors.Is(errno, fs.ErrPermission), errno == syscall.EROFS:
+		return ErrAccessDenied, errno.Error()
+	case errno == syscall.ENOTDIR, errors.Is(errno, fs.ErrNotExist):
+		return ErrNotUsable, errno.Error()
+	}
+	return ErrUnreachable, errno.Error()
+}
+
+// Numbers of Windows errors ([MS-ERREF] 2.2), which the portable syscall package does not name.
+const (
+	windowsHandleDiskFull syscall.Errno = 39  // ERROR_HANDLE_DISK_FULL
+	windowsDiskFull       syscall.Errno = 112 // ERROR_DISK_FULL
+)
+
+func isFull(errno syscall.Errno) bool {
+	if runtime.GOOS == "windows" {
+		return errno == windowsHandleDiskFull || errno == windowsDiskFull
+	}
+	return errno == syscall.ENOSPC || errno == syscall.EDQUOT
+}
+
+// codeWord is what an S3 error code looks like. Anything else in its place came from somewhere else and is not repeated.
+var codeWord = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9.]{1,60}$`)
+
+func classifyS3(response minio.ErrorResponse) (kind error, detail string) {
+	detail = http.StatusText(response.StatusCode)
+	if codeWord.MatchString(response.Code) {
+		detail = response.Code
+	}
+	switch response.Code {
+	case "NoSuchBucket":
+		return ErrNotUsable, detail
+	case "XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded":
+		return ErrFull, detail
+	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
+		return ErrAccessDenied, detail
+	}
+	switch response.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return ErrAccessDenied, detail
+	case http.StatusInsufficientStorage:
+		return ErrFull, detail
+	}
+	return ErrUnreachable, detail
+}
+
+func innermost(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}

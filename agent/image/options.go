@@ -1,0 +1,81 @@
+package image
+
+import (
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/image/internal/storage"
+)
+
+// Location says where a repository lives: a directory or a bucket. Printing one shows no credential.
+type Location = storage.Location
+
+// FilesystemLocation is a repository in a directory.
+type FilesystemLocation = storage.FilesystemLocation
+
+// S3Location is a repository in a bucket of an S3-compatible object store.
+type S3Location = storage.S3Location
+
+// Compression says how much work goes into making leaves smaller. Every choice leaves data alone that a sample shows to be
+// incompressible.
+type Compression string
+
+const (
+	// CompressionBalanced is zstd at its fastest level, the default.
+	CompressionBalanced Compression = ""
+	// CompressionFast is s2: half the CPU time of a whole backup for some 7 % more bytes.
+	CompressionFast Compression = "fast"
+	// CompressionNone stores leaves as they are.
+	CompressionNone Compression = "none"
+)
+
+// Options tune a handle on a repository. The zero value works.
+type Options struct {
+	// WorkDir holds a small configuration file without secrets while the repository is open. Default: the system's temporary directory.
+	WorkDir string
+	// Parallelism is how many leaves are read, hashed and compressed, or fetched, at the same time. Default: one per CPU.
+	Parallelism int
+	// MemoryBudget bounds the bytes of data in flight while writing, whatever the size of a disk. Default: 256 MiB.
+	MemoryBudget int64
+	// Compression of leaves. Lists are always compressed.
+	Compression Compression
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultMemoryBudget = 256 << 20
+	// leafOverhead is what one worker holds besides its leaf: the copies of kopia's object writer, compressor and cipher.
+	leafOverhead = 4 * LeafSize
+)
+
+func (o Options) withDefaults() Options {
+	if o.WorkDir == "" {
+		o.WorkDir = os.TempDir()
+	}
+	if o.Parallelism <= 0 {
+		o.Parallelism = runtime.GOMAXPROCS(0)
+	}
+	if o.MemoryBudget <= 0 {
+		o.MemoryBudget = defaultMemoryBudget
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// uploads is how many packs may be in flight within the budget, next to the one that is being filled and to the workers.
+func (o Options) uploads(packSize int64) int {
+	return max(1, int((o.MemoryBudget-int64(o.Parallelism)*leafOverhead)/packSize)-1)
+}
+
+// packSize is how many bytes of chunks go into one blob: large for object stores, where requests cost, smaller for file servers, where
+// a pack is written and synced as one file.
+func packSize(l Location) int64 {
+	if l.S3 != nil {
+		return 64 << 20
+	}
+	return 32 << 20
+}
