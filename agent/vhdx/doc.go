@@ -22,8 +22,9 @@
 // metadata entry), bits of a sector bitmap, or a header with a checksum and a predecessor:
 //
 //   - When the process dies, everything that was acknowledged is there, and the file is valid at any point.
-//   - When the machine loses power, what was acknowledged before the last [Writer.Sync] is there, provided that the storage writes a sector
-//     of 512 bytes as a whole. On storage that tears sectors a BAT entry may be lost; a log would be needed to rule that out.
+//   - When the machine loses power, what was acknowledged before the last [Writer.Sync] is there and the file is valid, provided that the
+//     storage writes a sector of 512 bytes as a whole. A sector that was written since then may be old, new or zero. On storage that tears
+//     sectors a BAT entry may be lost; a log would be needed to rule that out.
 //
 // # Identity, children and merging
 //
