@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/kopia/kopia/repo/blob"
+
 	"github.com/hyperkeep/hyperkeep/agent/image/internal/storage"
 )
 
@@ -42,6 +44,9 @@ type Options struct {
 	Compression Compression
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+
+	// decorate lets tests make the storage fail.
+	decorate func(blob.Storage) blob.Storage
 }
 
 const (
@@ -66,9 +71,11 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// uploads is how many packs may be in flight within the budget, next to the one that is being filled and to the workers.
-func (o Options) uploads(packSize int64) int {
-	return max(1, int((o.MemoryBudget-int64(o.Parallelism)*leafOverhead)/packSize)-1)
+// storage says how a location is opened: as many packs may be in flight as fit into the budget, next to the one that is being filled and
+// to what the workers hold.
+func (o Options) storage(l Location) storage.Settings {
+	uploads := (o.MemoryBudget-int64(o.Parallelism)*leafOverhead)/packSize(l) - 1
+	return storage.Settings{Uploads: int(max(1, uploads)), Decorate: o.decorate}
 }
 
 // packSize is how many bytes of chunks go into one blob: large for object stores, where requests cost, smaller for file servers, where

@@ -29,7 +29,7 @@ func Initialize(ctx context.Context, loc Location, password string, opts Options
 	if password == "" {
 		return fmt.Errorf("create repository: %w", errors.New("an empty password protects nothing: set one"))
 	}
-	store, err := storage.Open(ctx, loc, storage.Creating, 1)
+	store, err := storage.Open(ctx, loc, storage.Creating, opts.storage(loc))
 	if err != nil {
 		return fmt.Errorf("create repository: %w", err)
 	}

@@ -61,7 +61,7 @@ const (
 
 // openSession opens a repository with nothing cached: neither in memory from an earlier session nor on disk.
 func openSession(ctx context.Context, loc Location, password string, opts Options, how access) (*session, error) {
-	store, err := storage.Open(ctx, loc, storage.Existing, opts.uploads(packSize(loc)))
+	store, err := storage.Open(ctx, loc, storage.Existing, opts.storage(loc))
 	if err != nil {
 		return nil, err
 	}

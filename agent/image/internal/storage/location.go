@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/kopia/kopia/repo/blob"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -77,23 +78,33 @@ const (
 	Creating
 )
 
-// Open opens the place. uploads bounds how many blobs are in flight at once, and with it the memory they hold. The errors are
-// ErrNotUsable, ErrNoRepository, ErrAccessDenied and ErrUnreachable, the second for a directory without a repository only.
-func Open(ctx context.Context, l Location, mode Mode, uploads int) (*Storage, error) {
-	var (
-		inner inner
-		err   error
-	)
+// Settings of an open storage.
+type Settings struct {
+	// Uploads bounds how many blobs are in flight at once, and with it the memory they hold.
+	Uploads int
+	// Decorate puts something between this package and the provider. It may be nil.
+	Decorate func(blob.Storage) blob.Storage
+}
+
+// Open opens the place. The errors are ErrNotUsable, ErrNoRepository, ErrAccessDenied and ErrUnreachable, the second for a directory
+// without a repository only.
+func Open(ctx context.Context, l Location, mode Mode, settings Settings) (*Storage, error) {
+	provider, err := open(ctx, l, mode)
+	if err != nil {
+		return nil, translate("open "+l.String(), err)
+	}
+	if settings.Decorate != nil {
+		provider = settings.Decorate(provider)
+	}
+	return &Storage{inner: provider, uploads: semaphore.NewWeighted(int64(max(1, settings.Uploads)))}, nil
+}
+
+func open(ctx context.Context, l Location, mode Mode) (blob.Storage, error) {
 	switch {
 	case (l.Filesystem == nil) == (l.S3 == nil):
 		return nil, newError("open", ErrNotUsable, "a location is either a directory or a bucket")
 	case l.Filesystem != nil:
-		inner, err = openFilesystem(ctx, *l.Filesystem, mode)
-	default:
-		inner, err = openS3(ctx, *l.S3)
+		return openFilesystem(ctx, *l.Filesystem, mode)
 	}
-	if err != nil {
-		return nil, translate("open", err)
-	}
-	return &Storage{inner: inner, uploads: semaphore.NewWeighted(int64(max(1, uploads)))}, nil
+	return openS3(ctx, *l.S3)
 }
