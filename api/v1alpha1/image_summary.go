@@ -111,10 +111,6 @@ type DiskSummary struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	ReadBytes int64 `json:"readBytes,omitempty"`
-	// storedBytes is what the repository grew by.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	StoredBytes int64 `json:"storedBytes,omitempty"`
 }
 
 // DiskInclusion says whether an image has the data of a disk.
