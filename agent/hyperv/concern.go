@@ -1,0 +1,147 @@
+package hyperv
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Concern is something that stands in the way of a good backup, or narrows what it can hold.
+type Concern struct {
+	Reason ConcernReason `json:"reason"`
+	// Disk is the key of the disk concerned, "" for the whole VM.
+	Disk string `json:"disk,omitempty"`
+	// Message says what is wrong and what to do.
+	Message string `json:"message"`
+}
+
+// ConcernReason is the kind of a concern, a word that programs may compare.
+type ConcernReason string
+
+// The reasons, in the order in which they are listed: most serious first.
+const (
+	CriticalState              ConcernReason = "CriticalState"
+	DuplicateVM                ConcernReason = "DuplicateVM"
+	ForeignCheckpoint          ConcernReason = "ForeignCheckpoint"
+	DiskUnreadable             ConcernReason = "DiskUnreadable"
+	DuplicateDiskID            ConcernReason = "DuplicateDiskID"
+	PassThroughDisk            ConcernReason = "PassThroughDisk"
+	SharedDisk                 ConcernReason = "SharedDisk"
+	RemoteDisk                 ConcernReason = "RemoteDisk"
+	LegacyDiskFormat           ConcernReason = "LegacyDiskFormat"
+	UnknownDiskFormat          ConcernReason = "UnknownDiskFormat"
+	BackupServiceIsDisabled    ConcernReason = "BackupServiceDisabled"
+	BackupServiceIsMissing     ConcernReason = "BackupServiceMissing"
+	BackupServiceIsFailing     ConcernReason = "BackupServiceFailing"
+	ReplicaSide                ConcernReason = "ReplicaSide"
+	ProductionCheckpointsOff   ConcernReason = "ProductionCheckpointsOff"
+	HostTooOld                 ConcernReason = "HostTooOld"
+	DesktopEdition             ConcernReason = "DesktopEdition"
+	ClusterLevelTooLow         ConcernReason = "ClusterLevelTooLow"
+	ConfigurationVersionTooOld ConcernReason = "ConfigurationVersionTooOld"
+	ConfigurationVersionOld    ConcernReason = "ConfigurationVersionOld"
+)
+
+// concerns lists what is wrong with one VM on its host.
+func concerns(host HostInfo, vm VM) []Concern {
+	var out []Concern
+	add := func(reason ConcernReason, format string, args ...any) {
+		out = append(out, Concern{Reason: reason, Message: fmt.Sprintf(format, args...)})
+	}
+	if vm.RawState >= criticalFirst && vm.RawState <= criticalLast {
+		add(CriticalState, "The virtual machine is in a critical state (%d): it lost its storage or is frozen. Restore access to its files.", vm.RawState)
+	}
+	for _, node := range vm.checkpointsOf(CheckpointRecovery) {
+		if node.Tag == "" {
+			add(ForeignCheckpoint, "The recovery checkpoint %q of %s was made by another backup product. Backups wait until that product removes it.",
+				node.Name, node.Created.Format("2006-01-02 15:04"))
+		}
+	}
+	for _, d := range vm.Disks {
+		if c, found := diskConcern(d); found {
+			out = append(out, c)
+		}
+	}
+	out = append(out, guestConcerns(vm)...)
+	return append(out, TrackingObstacles(host, vm)...)
+}
+
+// The range of the critical values of EnabledState (Msvm_ComputerSystem).
+const (
+	criticalFirst = 32785
+	criticalLast  = 32796
+)
+
+// diskConcern says why a disk will not be in an image, or not for certain.
+func diskConcern(d Disk) (Concern, bool) {
+	c := Concern{Disk: d.Key}
+	switch {
+	case d.Kind == DiskPassThrough:
+		c.Reason = PassThroughDisk
+		c.Message = fmt.Sprintf("Disk %s is a pass-through disk and is not backed up. Run a backup agent inside the guest, or convert the disk to a .vhdx file.", d.Key)
+	case d.Kind == DiskShared:
+		c.Reason = SharedDisk
+		c.Message = fmt.Sprintf("Disk %s (%s) is shared between virtual machines and is not backed up. Run a backup agent inside the guest.", d.Key, d.Path)
+	case d.Kind == DiskRemote:
+		c.Reason = RemoteDisk
+		c.Message = fmt.Sprintf("Disk %s (%s) is on a file server and is not backed up. Move it to a volume of the host.", d.Key, d.Path)
+	case d.Kind == DiskVHD:
+		c.Reason = LegacyDiskFormat
+		c.Message = fmt.Sprintf("Disk %s (%s) has the VHD format and is not backed up. Convert it with Convert-VHD to .vhdx.", d.Key, d.Path)
+	case d.Kind == DiskUnknown:
+		c.Reason = UnknownDiskFormat
+		c.Message = fmt.Sprintf("Disk %s (%s) has a format that is not backed up. Attach a .vhdx file instead.", d.Key, d.Path)
+	case d.Problem != "":
+		c.Reason = DiskUnreadable
+		c.Message = fmt.Sprintf("Disk %s (%s) cannot be opened: %s. Check the file and the access to it.", d.Key, d.Path, d.Problem)
+	default:
+		return Concern{}, false
+	}
+	return c, true
+}
+
+// guestConcerns says what will keep a checkpoint from being application consistent.
+func guestConcerns(vm VM) []Concern {
+	var out []Concern
+	add := func(reason ConcernReason, message string) {
+		out = append(out, Concern{Reason: reason, Message: message})
+	}
+	switch vm.BackupService {
+	case BackupServiceDisabled:
+		add(BackupServiceIsDisabled, `The integration service "Backup (volume checkpoint)" is disabled. Enable it in the virtual machine's settings for application-consistent backups.`)
+	case BackupServiceMissing:
+		add(BackupServiceIsMissing, "The guest's backup integration service does not answer. Install or start the integration services for application-consistent backups.")
+	case BackupServiceFailing:
+		add(BackupServiceIsFailing, "The guest's backup integration service fails. Update the integration services or restart the guest for application-consistent backups.")
+	}
+	if vm.Replica.onReplicaSide() {
+		add(ReplicaSide, "This is the replica of a virtual machine, so its backups are at best crash consistent. Back up the primary for application consistency.")
+	}
+	switch vm.CheckpointType {
+	case CheckpointsDisabled, CheckpointsStandard:
+		add(ProductionCheckpointsOff, "Production checkpoints are off in the virtual machine's settings. Switch them on for application-consistent backups.")
+	}
+	return out
+}
+
+// addDuplicateDisks adds a concern to every VM that has a disk with the id of another disk on the host: a file copied by hand. Change
+// tracking tells disks apart by this id.
+func addDuplicateDisks(vms []VM) {
+	places := map[string][]string{}
+	for _, vm := range vms {
+		for _, d := range vm.Disks {
+			if d.DiskID != "" {
+				places[d.DiskID] = append(places[d.DiskID], fmt.Sprintf("%s of %s", d.Key, vm.Name))
+			}
+		}
+	}
+	for i := range vms {
+		for _, d := range vms[i].Disks {
+			if all := places[d.DiskID]; len(all) > 1 {
+				vms[i].Concerns = append(vms[i].Concerns, Concern{
+					Reason: DuplicateDiskID, Disk: d.Key,
+					Message: fmt.Sprintf("Disks %s have the same disk id. Give one a new id with Set-VHD -ResetDiskIdentifier.", strings.Join(all, ", ")),
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,270 @@
+package hyperv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// describe makes VMs of facts, in order of their ids, and asks the virtual-disk service about each disk file.
+func (h *Host) describe(ctx context.Context, f facts) ([]VM, error) {
+	var vms []VM
+	for id, settings := range f.settings {
+		vm, found, err := describeVM(f, id, settings)
+		if err != nil {
+			return nil, fmt.Errorf("read virtual machine %s: %w", id, err)
+		}
+		if !found {
+			continue
+		}
+		for i := range vm.Disks {
+			if err := h.inspect(ctx, &vm.Disks[i]); err != nil {
+				return nil, err
+			}
+		}
+		vms = append(vms, vm)
+	}
+	slices.SortFunc(vms, func(a, b VM) int { return strings.Compare(a.ID, b.ID) })
+	return vms, nil
+}
+
+// inspect adds what the virtual-disk service says about a disk's file. A file that cannot be opened is the disk's problem, not an error.
+func (h *Host) inspect(ctx context.Context, d *Disk) error {
+	if d.Kind != DiskVHDX && d.Kind != DiskVHD {
+		return nil
+	}
+	info, err := h.disks.Info(ctx, d.Path)
+	switch {
+	case err == nil:
+		d.VirtualSize, d.FileSize, d.SectorSize = info.VirtualSize, info.FileSize, info.SectorSize
+		d.DiskID, d.TrackingEnabled = info.DiskID, info.TrackingEnabled
+	case errors.Is(err, virtdisk.ErrDisconnected), ctx.Err() != nil:
+		return fmt.Errorf("inspect %s: %w", d.Path, err)
+	default:
+		d.Problem = err.Error()
+	}
+	return nil
+}
+
+// describeVM understands the facts of one VM. It is not found when it is only planned, or was deleted between two queries.
+func describeVM(f facts, id string, settings []wmi.Instance) (VM, bool, error) {
+	vm := VM{ID: id}
+	system, known := f.systems[id]
+	var active *reader
+	for _, instance := range settings {
+		r := &reader{Instance: instance}
+		switch kind := r.text("VirtualSystemType"); {
+		case kind == typeRealized:
+			active = r
+		case strings.HasPrefix(kind, typeSnapshotPrefix):
+			vm.Checkpoints = append(vm.Checkpoints, checkpointNode(r, kind))
+		}
+		if r.err != nil {
+			return VM{}, false, r.err
+		}
+	}
+	if !known || active == nil {
+		return VM{}, false, nil
+	}
+	slices.SortStableFunc(vm.Checkpoints, func(a, b CheckpointNode) int { return a.Created.Compare(b.Created) })
+	describeSettings(&vm, active)
+	describeSystem(&vm, &reader{Instance: system}, active)
+	devices := func(class string) []wmi.Instance { return f.devices[class][strings.ToUpper(vm.settingsID)] }
+	describeProcessing(&vm, devices, active)
+	vm.BackupService = backupService(f, vm, devices(classBackupService), active)
+	vm.Controllers, vm.Disks = describeDisks(devices, active)
+	vm.Networks = describeNetworks(devices, f.switches, active)
+	return vm, true, active.err
+}
+
+func checkpointNode(r *reader, kind string) CheckpointNode {
+	node := CheckpointNode{
+		ID:      r.text("InstanceID"),
+		Name:    r.text("ElementName"),
+		Kind:    CheckpointOther,
+		Created: r.time("CreationTime"),
+		Parent:  referenced(r.text("Parent"), "InstanceID"),
+		path:    r.Path,
+	}
+	switch kind {
+	case typeUserSnapshot:
+		node.Kind = CheckpointUser
+	case typeRecoverySnapshot:
+		node.Kind = CheckpointRecovery
+		node.Tag, _, _ = parseName(node.Name)
+	}
+	return node
+}
+
+func describeSettings(vm *VM, r *reader) {
+	vm.settingsPath, vm.settingsID = r.Path, r.text("InstanceID")
+	vm.Name = r.text("ElementName")
+	vm.Created = r.time("CreationTime")
+	vm.Folder = r.text("ConfigurationDataRoot")
+	vm.Notes = r.texts("Notes")
+	vm.CheckpointType = checkpointType(r.number("UserSnapshotType"))
+	vm.ConfigurationVersion = r.text("Version")
+	vm.Firmware.BIOSGUID = r.text("BIOSGUID")
+	vm.Generation = 1
+	if r.has("VirtualSystemSubType") && r.text("VirtualSystemSubType") == subTypePrefix+"2" {
+		vm.Generation = 2
+		vm.Firmware.SecureBoot = r.flag("SecureBootEnabled")
+		vm.Firmware.SecureBootTemplate = r.text("SecureBootTemplateId")
+	}
+}
+
+// subTypePrefix and the generation are the VirtualSystemSubType.
+const subTypePrefix = "Microsoft:Hyper-V:SubType:"
+
+func checkpointType(n int64) CheckpointType {
+	switch n {
+	case 2:
+		return CheckpointsDisabled
+	case 3:
+		return CheckpointsProduction
+	case 4:
+		return CheckpointsProductionOnly
+	case 5:
+		return CheckpointsStandard
+	}
+	return CheckpointsUnknown
+}
+
+func describeSystem(vm *VM, r, errs *reader) {
+	vm.systemPath = r.Path
+	vm.RawState = r.number("EnabledState")
+	vm.State = powerState(vm.RawState)
+	vm.Operation = operation(r.numbers("OperationalStatus"))
+	vm.Replica = replicaRole(r.number("ReplicationMode"))
+	errs.keep(r.err)
+}
+
+func powerState(enabledState int64) State {
+	switch enabledState {
+	case 2:
+		return Running
+	case 3:
+		return Off
+	case 6:
+		return Saved
+	case 9:
+		return Paused
+	}
+	return Other
+}
+
+func operation(status []int64) Operation {
+	if len(status) < 2 || status[1] == 0 {
+		return ""
+	}
+	switch status[1] {
+	case 32768:
+		return CreatingCheckpoint
+	case 32769:
+		return ApplyingCheckpoint
+	case 32770:
+		return DeletingCheckpoint
+	case 32771:
+		return WaitingToStart
+	case 32772:
+		return MergingDisks
+	case 32773:
+		return Exporting
+	case 32774:
+		return Migrating
+	}
+	return OtherOperation
+}
+
+func replicaRole(mode int64) ReplicaRole {
+	switch mode {
+	case 1:
+		return ReplicaPrimary
+	case 2:
+		return ReplicaReplica
+	case 3:
+		return ReplicaTest
+	case 4:
+		return ReplicaExtended
+	}
+	return ReplicaNone
+}
+
+func describeProcessing(vm *VM, devices func(string) []wmi.Instance, errs *reader) {
+	for _, instance := range devices(classProcessor) {
+		r := &reader{Instance: instance}
+		vm.Processors = int(r.number("VirtualQuantity"))
+		errs.keep(r.err)
+	}
+	for _, instance := range devices(classMemory) {
+		r := &reader{Instance: instance}
+		vm.Memory.Startup = r.number("VirtualQuantity")
+		vm.Memory.Dynamic = r.flag("DynamicMemoryEnabled")
+		if vm.Memory.Dynamic {
+			vm.Memory.Minimum, vm.Memory.Maximum = r.number("Reservation"), r.number("Limit")
+			vm.Memory.Buffer = r.number("TargetMemoryBuffer")
+		}
+		errs.keep(r.err)
+	}
+}
+
+// backupService judges the setting first and then, while the VM runs, its component (Msvm_VssComponent.OperationalStatus: 2 OK, 3 degraded but
+// working, 12 no contact, others failing).
+func backupService(f facts, vm VM, settings []wmi.Instance, errs *reader) BackupService {
+	if len(settings) == 0 {
+		return BackupServiceMissing
+	}
+	r := &reader{Instance: settings[0]}
+	enabled := r.number("EnabledState") == 2
+	errs.keep(r.err)
+	if !enabled {
+		return BackupServiceDisabled
+	}
+	if vm.State != Running {
+		return BackupServiceOK
+	}
+	component, known := f.backup[vm.ID]
+	if !known {
+		return BackupServiceMissing
+	}
+	r = &reader{Instance: component}
+	status := r.numbers("OperationalStatus")
+	errs.keep(r.err)
+	switch {
+	case len(status) == 0 || status[0] == 12:
+		return BackupServiceMissing
+	case status[0] == 2 || status[0] == 3:
+		return BackupServiceOK
+	}
+	return BackupServiceFailing
+}
+
+func describeNetworks(devices func(string) []wmi.Instance, switches map[string]string, errs *reader) []NetworkAdapter {
+	connected := map[string]string{}
+	for _, instance := range devices(classNetworkBinding) {
+		r := &reader{Instance: instance}
+		if r.number("EnabledState") == 2 {
+			connected[referenced(r.text("Parent"), "InstanceID")] = switches[referenced(r.first("HostResource"), "Name")]
+		}
+		errs.keep(r.err)
+	}
+	var out []NetworkAdapter
+	for _, instance := range devices(classNetworkPort) {
+		r := &reader{Instance: instance}
+		out = append(out, NetworkAdapter{
+			Name: r.text("ElementName"), Address: r.text("Address"), Static: r.flag("StaticMacAddress"),
+			Switch: connected[strings.ToUpper(r.text("InstanceID"))],
+		})
+		errs.keep(r.err)
+	}
+	slices.SortFunc(out, func(a, b NetworkAdapter) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Address, b.Address))
+	})
+	return out
+}

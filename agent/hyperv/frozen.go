@@ -1,0 +1,196 @@
+package hyperv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// FrozenDisk is one disk of a checkpoint: the file that the VM wrote until then, which nobody writes while the checkpoint exists. It is a plain
+// value that can be stored.
+type FrozenDisk struct {
+	Key string `json:"key"`
+	// Path is the frozen file, the topmost of its chain.
+	Path        string `json:"path"`
+	VirtualSize int64  `json:"virtualSize"`
+	SectorSize  int64  `json:"sectorSize"`
+	DiskID      string `json:"diskID"`
+	// Tracked says that RCT follows this disk. RCTID is the id that the checkpoint sealed, "" when the host does not tell it before the conversion.
+	Tracked bool   `json:"tracked"`
+	RCTID   string `json:"rctID,omitempty"`
+	// LivePath is the file that the VM writes since the checkpoint, "" when the disk is not attached any more.
+	LivePath string `json:"livePath,omitempty"`
+	// Place is what the disk's InstanceID ends in, in the VM and in its checkpoints. Reference points name disks by it.
+	Place string `json:"place"`
+}
+
+// ExcludedDisk is a disk of the VM that a checkpoint does not hold, or whose content we cannot read.
+type ExcludedDisk struct {
+	Key    string        `json:"key"`
+	Path   string        `json:"path,omitempty"`
+	Kind   DiskKind      `json:"kind"`
+	Reason ConcernReason `json:"reason"`
+	// Message says why, and what to do.
+	Message string `json:"message"`
+}
+
+// NotInCheckpoint is the reason of a disk that was attached after the checkpoint, or that Hyper-V left out of it.
+const NotInCheckpoint ConcernReason = "NotInCheckpoint"
+
+// Disks lists the frozen disks of a checkpoint, and the VM's other disks with the reason for each. ErrCheckpointNotFound. A frozen file
+// that cannot be opened is an error: it would be missing in the image.
+func (h *Host) Disks(ctx context.Context, cp Checkpoint) ([]FrozenDisk, []ExcludedDisk, error) {
+	frozen, excluded, err := h.checkpointDisks(ctx, cp)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the disks of checkpoint %s: %w", cp.ID, err)
+	}
+	return frozen, excluded, nil
+}
+
+func (h *Host) checkpointDisks(ctx context.Context, cp Checkpoint) ([]FrozenDisk, []ExcludedDisk, error) {
+	settings, err := h.checkpointSettings(ctx, cp)
+	if err != nil {
+		return nil, nil, err
+	}
+	inCheckpoint, err := h.disksOf(ctx, settings)
+	if err != nil {
+		return nil, nil, err
+	}
+	vm, err := h.vm(ctx, cp.VMID)
+	if err != nil {
+		return nil, nil, err
+	}
+	var frozen []FrozenDisk
+	var excluded []ExcludedDisk
+	held := map[string]bool{}
+	for _, d := range inCheckpoint {
+		if d.Kind != DiskVHDX {
+			continue // listed below, as a disk of the VM
+		}
+		f, err := h.freeze(ctx, d, vm)
+		if err != nil {
+			return nil, nil, err
+		}
+		held[f.Place] = true
+		frozen = append(frozen, f)
+	}
+	for _, d := range vm.Disks {
+		if d.Kind != DiskVHDX || !held[place(d.instanceID)] {
+			excluded = append(excluded, exclusion(d))
+		}
+	}
+	return frozen, excluded, nil
+}
+
+// freeze describes one disk of a checkpoint.
+func (h *Host) freeze(ctx context.Context, d Disk, vm VM) (FrozenDisk, error) {
+	info, err := h.disks.Info(ctx, d.Path)
+	if err != nil {
+		return FrozenDisk{}, fmt.Errorf("inspect %s: %w", d.Path, err)
+	}
+	f := FrozenDisk{
+		Key: d.Key, Path: d.Path, VirtualSize: info.VirtualSize, SectorSize: info.SectorSize, DiskID: info.DiskID,
+		Tracked: info.TrackingEnabled, RCTID: info.MostRecentID, Place: place(d.instanceID),
+	}
+	for _, active := range vm.Disks {
+		if place(active.instanceID) == f.Place {
+			f.LivePath, err = h.childOf(ctx, f.Path, active.Path)
+		}
+	}
+	return f, err
+}
+
+// childOf finds the file right above a frozen one in the chain of a running VM's disk, "" when the frozen one is not below it. It need not be the topmost:
+// the VM's user may have made a checkpoint since.
+func (h *Host) childOf(ctx context.Context, frozen, path string) (string, error) {
+	chain, err := h.chain(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	at := slices.IndexFunc(chain, func(p string) bool { return strings.EqualFold(p, frozen) })
+	if at < 1 {
+		return "", nil
+	}
+	return chain[at-1], nil
+}
+
+func exclusion(d Disk) ExcludedDisk {
+	out := ExcludedDisk{Key: d.Key, Path: d.Path, Kind: d.Kind}
+	if c, found := diskConcern(d); found {
+		out.Reason, out.Message = c.Reason, c.Message
+		return out
+	}
+	out.Reason = NotInCheckpoint
+	out.Message = fmt.Sprintf("Disk %s (%s) is not part of the checkpoint: it was attached after it, or Hyper-V left it out. The next backup will try again.", d.Key, d.Path)
+	return out
+}
+
+// checkpointSettings gets the settings object of a checkpoint. ErrCheckpointNotFound.
+func (h *Host) checkpointSettings(ctx context.Context, cp Checkpoint) (wmi.Instance, error) {
+	settings, found, err := h.one(ctx, fmt.Sprintf("SELECT * FROM %s WHERE InstanceID=%s", classSettings, wmi.Quote(cp.ID)))
+	if err == nil && !found {
+		err = ErrCheckpointNotFound
+	}
+	return settings, err
+}
+
+// disksOf lists the disks of one settings object, of a VM or of a checkpoint, without opening them.
+func (h *Host) disksOf(ctx context.Context, settings wmi.Instance) ([]Disk, error) {
+	components := map[string][]wmi.Instance{}
+	for _, class := range []string{classResource, classAllocation} {
+		found, err := h.components(ctx, settings.Path, class)
+		if errors.Is(err, wmi.ErrNotFound) {
+			return nil, ErrCheckpointNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", class, err)
+		}
+		components[class] = found
+	}
+	errs := &reader{}
+	_, disks := describeDisks(func(class string) []wmi.Instance { return components[class] }, errs)
+	return disks, errs.err
+}
+
+// ConfigFile is one file of a checkpoint's configuration.
+type ConfigFile struct {
+	// Name is the file's name without its folder. Path is where it lies on the host.
+	Name string `json:"name"`
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+}
+
+// ConfigurationFiles lists the files that describe the VM as the checkpoint holds it: the configuration (.vmcx), the guest's state (.vmgs) and the runtime
+// state (.vmrs). Read them after the disks, when Hyper-V has written them. ErrCheckpointNotFound.
+func (h *Host) ConfigurationFiles(ctx context.Context, cp Checkpoint) ([]ConfigFile, error) {
+	settings, err := h.checkpointSettings(ctx, cp)
+	if err != nil {
+		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+	}
+	r := &reader{Instance: settings}
+	main := joinPath(r.text("ConfigurationDataRoot"), r.text("ConfigurationFile"))
+	if r.err != nil {
+		return nil, r.err
+	}
+	folder, name := splitPath(main)
+	stem := name
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		stem = name[:i]
+	}
+	entries, err := h.files.ReadDir(ctx, folder)
+	if err != nil {
+		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+	}
+	var out []ConfigFile
+	for _, entry := range entries {
+		if entry.IsDir() || len(entry.Name()) <= len(stem) || !strings.EqualFold(entry.Name()[:len(stem)+1], stem+".") {
+			continue
+		}
+		out = append(out, ConfigFile{Name: entry.Name(), Path: joinPath(folder, entry.Name()), Size: entry.Size()})
+	}
+	return out, nil
+}

@@ -1,0 +1,162 @@
+package hyperv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// Inventory is everything on a host that a backup needs to know, at one moment.
+type Inventory struct {
+	Host HostInfo `json:"host"`
+	// VMs are in order of their ids.
+	VMs []VM `json:"vms"`
+}
+
+// HostInfo describes the host itself.
+type HostInfo struct {
+	Name string `json:"name"`
+	// OS is the product's name, Version like "10.0.20348".
+	OS      string `json:"os"`
+	Version string `json:"version"`
+	Build   int    `json:"build"`
+	// Desktop tells a client edition of Windows, Win32_OperatingSystem.ProductType 1.
+	Desktop bool `json:"desktop"`
+	// Time is the host's clock when it was asked.
+	Time   time.Time `json:"time"`
+	Booted time.Time `json:"booted"`
+	// ClusterFunctionalLevel is that of the failover cluster, 0 when the host is in none.
+	ClusterFunctionalLevel int      `json:"clusterFunctionalLevel,omitempty"`
+	Volumes                []Volume `json:"volumes,omitempty"`
+}
+
+// Volume is one fixed volume of the host. Sizes are in bytes.
+type Volume struct {
+	// Name is like "D:".
+	Name  string `json:"name"`
+	Free  int64  `json:"free"`
+	Total int64  `json:"total"`
+}
+
+// Inventory describes the host and all of its VMs. The number of WMI queries does not depend on the number of VMs; each disk file is
+// looked at once.
+func (h *Host) Inventory(ctx context.Context) (Inventory, error) {
+	info, err := h.Info(ctx)
+	if err != nil {
+		return Inventory{}, fmt.Errorf("inventory: %w", err)
+	}
+	found, err := h.allFacts(ctx)
+	if err != nil {
+		return Inventory{}, fmt.Errorf("inventory: %w", err)
+	}
+	vms, err := h.describe(ctx, found)
+	if err != nil {
+		return Inventory{}, fmt.Errorf("inventory: %w", err)
+	}
+	for i := range vms {
+		vms[i].Concerns = concerns(info, vms[i])
+	}
+	addDuplicateDisks(vms)
+	return Inventory{Host: info, VMs: vms}, nil
+}
+
+// VM describes one VM and reads no other. ErrVMNotFound. Concerns that only all VMs together show, a disk id in two of them, are in
+// Inventory only.
+func (h *Host) VM(ctx context.Context, id string) (VM, error) {
+	info, err := h.Info(ctx)
+	if err != nil {
+		return VM{}, fmt.Errorf("read virtual machine %s: %w", id, err)
+	}
+	vm, err := h.vm(ctx, id)
+	if err != nil {
+		return VM{}, fmt.Errorf("read virtual machine %s: %w", id, err)
+	}
+	vm.Concerns = concerns(info, vm)
+	return vm, nil
+}
+
+func (h *Host) vm(ctx context.Context, id string) (VM, error) {
+	found, err := h.factsOf(ctx, id)
+	if err != nil {
+		return VM{}, err
+	}
+	vms, err := h.describe(ctx, found)
+	if err != nil {
+		return VM{}, err
+	}
+	if len(vms) == 0 {
+		return VM{}, ErrVMNotFound
+	}
+	return vms[0], nil
+}
+
+// Info describes the host without its VMs.
+func (h *Host) Info(ctx context.Context) (HostInfo, error) {
+	found, err := h.cim.Query(ctx, "SELECT * FROM Win32_OperatingSystem")
+	if err != nil {
+		return HostInfo{}, fmt.Errorf("read the operating system: %w", err)
+	}
+	if len(found) == 0 {
+		return HostInfo{}, fmt.Errorf("read the operating system: %w", wmi.ErrNotFound)
+	}
+	r := &reader{Instance: found[0]}
+	info := HostInfo{
+		Name:    r.text("CSName"),
+		OS:      strings.TrimSpace(r.text("Caption")),
+		Version: r.text("Version"),
+		Desktop: r.number("ProductType") == 1,
+		Time:    r.time("LocalDateTime"),
+		Booted:  r.time("LastBootUpTime"),
+	}
+	build, err := strconv.Atoi(r.text("BuildNumber"))
+	r.keep(err)
+	info.Build = build
+	if r.err != nil {
+		return HostInfo{}, fmt.Errorf("read the operating system: %w", r.err)
+	}
+	if info.Volumes, err = h.volumes(ctx); err != nil {
+		return HostInfo{}, err
+	}
+	info.ClusterFunctionalLevel, err = h.clusterLevel(ctx)
+	return info, err
+}
+
+// clusterLevel is the functional level of the host's failover cluster, 0 without one.
+func (h *Host) clusterLevel(ctx context.Context) (int, error) {
+	if h.cluster == nil {
+		return 0, nil
+	}
+	found, err := h.cluster.Query(ctx, "SELECT * FROM MSCluster_Cluster")
+	if errors.Is(err, wmi.ErrInvalidNamespace) || (err == nil && len(found) == 0) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the cluster: %w", err)
+	}
+	level, err := found[0].Int("ClusterFunctionalLevel")
+	return int(level), err
+}
+
+// volumes lists the host's fixed volumes that have a drive letter (Win32_LogicalDisk.DriveType 3).
+func (h *Host) volumes(ctx context.Context) ([]Volume, error) {
+	found, err := h.cim.Query(ctx, "SELECT * FROM Win32_LogicalDisk WHERE DriveType=3")
+	if err != nil {
+		return nil, fmt.Errorf("read the volumes: %w", err)
+	}
+	var out []Volume
+	for _, instance := range found {
+		r := &reader{Instance: instance}
+		out = append(out, Volume{Name: strings.ToUpper(r.text("DeviceID")), Free: r.number("FreeSpace"), Total: r.number("Size")})
+		if r.err != nil {
+			return nil, fmt.Errorf("read the volumes: %w", r.err)
+		}
+	}
+	slices.SortFunc(out, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}

@@ -1,0 +1,188 @@
+package hyperv
+
+import "time"
+
+// State is the power state of a VM, reduced to what a backup has to tell apart.
+type State string
+
+// The states (Msvm_ComputerSystem.EnabledState 2, 3, 6 and 9; everything else is Other and explained by VM.RawState).
+const (
+	Running State = "Running"
+	Off     State = "Off"
+	Saved   State = "Saved"
+	Paused  State = "Paused"
+	// Other is a state in between (starting, saving) or a critical one (storage lost): look again later.
+	Other State = "Other"
+)
+
+// BackupService is the state of the integration service "Backup (volume checkpoint)".
+type BackupService string
+
+// The states of the backup service. They are the setting's first, then the running component's (Msvm_VssComponent).
+const (
+	// BackupServiceOK: enabled, and answering where the VM runs.
+	BackupServiceOK BackupService = "OK"
+	// BackupServiceDisabled: switched off in the VM's settings.
+	BackupServiceDisabled BackupService = "Disabled"
+	// BackupServiceMissing: the guest does not answer: not installed or not started.
+	BackupServiceMissing BackupService = "Missing"
+	// BackupServiceFailing: the guest's component is incompatible or lost its connection.
+	BackupServiceFailing BackupService = "Failing"
+)
+
+// CheckpointType is the VM's own setting for checkpoints (UserSnapshotType). Recovery checkpoints do not depend on it, but it tells
+// how the owner means the VM to be checkpointed.
+type CheckpointType string
+
+// The checkpoint types.
+const (
+	CheckpointsDisabled       CheckpointType = "Disabled"
+	CheckpointsProduction     CheckpointType = "Production"
+	CheckpointsProductionOnly CheckpointType = "ProductionOnly"
+	CheckpointsStandard       CheckpointType = "Standard"
+	CheckpointsUnknown        CheckpointType = "Unknown"
+)
+
+// ReplicaRole is the part that this VM plays in Hyper-V Replica (ReplicationMode).
+type ReplicaRole string
+
+// The replica roles.
+const (
+	ReplicaNone     ReplicaRole = "None"
+	ReplicaPrimary  ReplicaRole = "Primary"
+	ReplicaReplica  ReplicaRole = "Replica"
+	ReplicaTest     ReplicaRole = "TestReplica"
+	ReplicaExtended ReplicaRole = "ExtendedReplica"
+)
+
+// onReplicaSide tells that the VM's disks are written by replication, not by a guest.
+func (r ReplicaRole) onReplicaSide() bool {
+	return r == ReplicaReplica || r == ReplicaTest || r == ReplicaExtended
+}
+
+// VM is one virtual machine as its host describes it at one moment.
+type VM struct {
+	// ID is the Hyper-V id in upper case.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// State is the reduced state, RawState the number that Hyper-V gave (EnabledState).
+	State    State `json:"state"`
+	RawState int64 `json:"rawState"`
+	// Operation is what Hyper-V does with the VM right now (OperationalStatus[1]), "" when nothing.
+	Operation Operation `json:"operation,omitempty"`
+	// Generation is 1 or 2. ConfigurationVersion is like "9.0".
+	Generation           int            `json:"generation"`
+	ConfigurationVersion string         `json:"configurationVersion"`
+	Created              time.Time      `json:"created,omitzero"`
+	Processors           int            `json:"processors"`
+	Memory               Memory         `json:"memory"`
+	BackupService        BackupService  `json:"backupService"`
+	CheckpointType       CheckpointType `json:"checkpointType"`
+	Replica              ReplicaRole    `json:"replica"`
+	// Folder is where the VM's configuration lives.
+	Folder      string           `json:"folder,omitempty"`
+	Firmware    Firmware         `json:"firmware"`
+	Notes       []string         `json:"notes,omitempty"`
+	Controllers []Controller     `json:"controllers,omitempty"`
+	Disks       []Disk           `json:"disks,omitempty"`
+	Networks    []NetworkAdapter `json:"networks,omitempty"`
+	// Checkpoints are all checkpoints of the VM, recovery checkpoints among them, oldest first.
+	Checkpoints []CheckpointNode `json:"checkpoints,omitempty"`
+	// Concerns are what stands in the way of a good backup, most serious first.
+	Concerns []Concern `json:"concerns,omitempty"`
+
+	systemPath   string // of the Msvm_ComputerSystem
+	settingsPath string // of the active Msvm_VirtualSystemSettingData
+	settingsID   string // its InstanceID
+}
+
+// Memory is the VM's memory in MiB.
+type Memory struct {
+	Startup int64 `json:"startup"`
+	Dynamic bool  `json:"dynamic,omitempty"`
+	Minimum int64 `json:"minimum,omitempty"`
+	Maximum int64 `json:"maximum,omitempty"`
+	// Buffer is the percentage kept in reserve.
+	Buffer int64 `json:"buffer,omitempty"`
+}
+
+// Firmware is what the guest boots with.
+type Firmware struct {
+	BIOSGUID           string `json:"biosGUID,omitempty"`
+	SecureBoot         bool   `json:"secureBoot,omitempty"`
+	SecureBootTemplate string `json:"secureBootTemplate,omitempty"`
+}
+
+// NetworkAdapter is one synthetic network card.
+type NetworkAdapter struct {
+	Name string `json:"name"`
+	// Address is the MAC address, 12 hexadecimal digits. Static tells that it is fixed in the settings.
+	Address string `json:"address,omitempty"`
+	Static  bool   `json:"static,omitempty"`
+	// Switch is the name of the virtual switch, "" when not connected.
+	Switch string `json:"switch,omitempty"`
+}
+
+// CheckpointKind tells whose a checkpoint is.
+type CheckpointKind string
+
+// The kinds of checkpoints (VirtualSystemType).
+const (
+	// CheckpointUser was made by a person or a tool for going back to.
+	CheckpointUser CheckpointKind = "User"
+	// CheckpointRecovery was made by a backup product.
+	CheckpointRecovery CheckpointKind = "Recovery"
+	// CheckpointOther belongs to Hyper-V Replica, or is missing its files.
+	CheckpointOther CheckpointKind = "Other"
+)
+
+// CheckpointNode is one node of a VM's tree of checkpoints.
+type CheckpointNode struct {
+	ID      string         `json:"id"`
+	Name    string         `json:"name"`
+	Kind    CheckpointKind `json:"kind"`
+	Created time.Time      `json:"created,omitzero"`
+	// Parent is the ID of the checkpoint that this one follows, "" for a root.
+	Parent string `json:"parent,omitempty"`
+	// Tag is the task's, when the checkpoint is ours.
+	Tag string `json:"tag,omitempty"`
+
+	path string
+}
+
+// Operation is something that Hyper-V does with a VM and during which nothing else can be done.
+type Operation string
+
+// The operations (Msvm_ComputerSystem.OperationalStatus[1]).
+const (
+	CreatingCheckpoint Operation = "CreatingCheckpoint"
+	ApplyingCheckpoint Operation = "ApplyingCheckpoint"
+	DeletingCheckpoint Operation = "DeletingCheckpoint"
+	WaitingToStart     Operation = "WaitingToStart"
+	MergingDisks       Operation = "MergingDisks"
+	Exporting          Operation = "Exporting"
+	Migrating          Operation = "Migrating"
+	// OtherOperation is one that we have no name for.
+	OtherOperation Operation = "Other"
+)
+
+// checkpointsOf lists the VM's checkpoints of one kind.
+func (vm VM) checkpointsOf(kind CheckpointKind) []CheckpointNode {
+	var out []CheckpointNode
+	for _, node := range vm.Checkpoints {
+		if node.Kind == kind {
+			out = append(out, node)
+		}
+	}
+	return out
+}
+
+// Disk finds a disk by its key.
+func (vm VM) Disk(key string) (Disk, bool) {
+	for _, d := range vm.Disks {
+		if d.Key == key {
+			return d, true
+		}
+	}
+	return Disk{}, false
+}
