@@ -15,18 +15,18 @@ import (
 
 // The indexes. Their names only need to be unique within a kind.
 const (
-	taskOwner            = "owner-uid"
-	imageMachine         = "virtual-machine-id"
-	imageSeries          = "series"
-	imageRepository      = "repository"
-	jobMachine           = "virtual-machine"
-	jobPolicy            = "policy-uid"
-	restoreImage         = "image"
-	machineID            = "virtual-machine-id"
-	machineHost          = "host"
-	inventoryMachine     = "virtual-machine-id"
-	policyRepository     = "repository"
-	jobRepository        = "repository"
+	taskOwner        = "owner-uid"
+	imageMachine     = "virtual-machine-id"
+	imageSeries      = "series"
+	imageRepository  = "repository"
+	jobMachine       = "virtual-machine"
+	jobPolicy        = "policy-uid"
+	restoreImage     = "image"
+	machineID        = "virtual-machine-id"
+	machineHost      = "host"
+	inventoryMachine = "virtual-machine-id"
+	policyRepository = "repository"
+	jobRepository    = "repository"
 )
 
 // TasksOf finds the AgentTasks that were made for the object with this uid.
@@ -94,7 +94,6 @@ func InventoriesWith(virtualMachineID string) client.ListOption {
 func InventoriesOf(host string) client.ListOption {
 	return client.InNamespace(v1alpha1.AgentNamespace(host))
 }
-
 
 // series joins with a character that no Kubernetes name and no id has.
 func series(virtualMachineID, policy, repository string) string {
