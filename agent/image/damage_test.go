@@ -1,0 +1,174 @@
+package image_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hyperkeep/hyperkeep/agent/extent"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+)
+
+func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
+	ctx := context.Background()
+	where := directory(t)
+	r := create(t, where, image.Options{})
+	content := random(1, 3*mib)
+	backup(t, r, "sound", disk("d0"), allocated(content))
+	var progress image.Progress
+	v, err := r.Verify(ctx, "sound", &progress)
+	if err != nil || !v.Sound() || v.Disks[0].CheckedBytes != 3*mib || progress.Read.Load() != 3*mib || v.Digest == "" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	packs := blobs(t, where, "p")
+	flip(t, packs[0], 2*mib+mib/2) // within the third leaf, or close to it: packs start with a few random bytes
+	v, err = create(t, where, image.Options{}).Verify(ctx, "sound", nil)
+	if err != nil || v.Sound() || len(v.Disks[0].Damaged) != 1 || v.Disks[0].Damaged.Bytes() != mib || v.Disks[0].Reason == "" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if _, err := restore(r, "sound", "d0"); !errors.Is(err, image.ErrDamaged) {
+		t.Error(err)
+	}
+	if err := os.Truncate(packs[0], 100); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
+		t.Errorf("truncated: %+v, %v", v, err)
+	}
+	if _, err := r.Confirm(ctx, "sound"); !errors.Is(err, image.ErrDamaged) {
+		t.Errorf("truncated: %v", err)
+	}
+	if err := os.Remove(packs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
+		t.Errorf("removed: %+v, %v", v, err)
+	}
+	if _, err := r.Confirm(ctx, "sound"); !errors.Is(err, image.ErrDamaged) {
+		t.Errorf("removed: %v", err)
+	}
+	if _, err := r.Verify(ctx, "none", nil); !errors.Is(err, image.ErrImageNotFound) {
+		t.Error(err)
+	}
+}
+
+func TestADamagedListMakesABaseUnusable(t *testing.T) { // AC-12
+	where := directory(t)
+	r := create(t, where, image.Options{})
+	content := random(1, 3*mib)
+	backup(t, r, "one", disk("d0"), allocated(content))
+	for _, pack := range blobs(t, where, "q") {
+		scramble(t, pack)
+	}
+	if _, err := tryBackup(r, "two", increment("d0", "one", extent.Extent{Length: 512}), allocated(content)); !errors.Is(err, image.ErrBaseUnusable) {
+		t.Error(err)
+	}
+}
+
+// I10: whatever byte of a repository changes, a restore says so or is right. It is never wrong.
+func TestAFlippedByteIsNeverRestored(t *testing.T) {
+	where := directory(t)
+	r := create(t, where, image.Options{})
+	before := random(1, mib+100)
+	backup(t, r, "one", disk("d0"), allocated(before))
+	after := bytes.Clone(before)
+	after[mib+5] ^= 1
+	backup(t, r, "two", increment("d0", "one", extent.Extent{Offset: mib, Length: 50}), allocated(after))
+	want := map[string][]byte{"one": before, "two": after}
+
+	var failed, survived int
+	for _, file := range blobs(t, where, "") {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int64{0, 33, info.Size() / 2, info.Size() - 1} {
+			at = min(at, info.Size()-1)
+			flip(t, file, at)
+			if err := restoresRight(t, where, want); err != nil {
+				failed++
+			} else {
+				survived++
+			}
+			flip(t, file, at)
+		}
+	}
+	t.Logf("%d restores said so, %d were right in spite of it", failed, survived)
+	if failed == 0 {
+		t.Error("no flipped byte was noticed: the test does not reach the data")
+	}
+	if err := restoresRight(t, where, want); err != nil {
+		t.Errorf("everything is as it was, and yet: %v", err)
+	}
+}
+
+func restoresRight(t *testing.T, where image.Location, want map[string][]byte) error {
+	t.Helper()
+	ctx := context.Background()
+	r, err := image.Open(ctx, where, password, image.Options{WorkDir: t.TempDir()})
+	if err != nil {
+		return err
+	}
+	defer r.Close(ctx) //nolint:errcheck // it was only read
+	for id, content := range want {
+		got, err := restore(r, id, "d0")
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, content) {
+			t.Errorf("image %s restored to something else", id)
+		}
+	}
+	return nil
+}
+
+// blobs lists the files of the blobs whose names start with prefix.
+func blobs(t *testing.T, where image.Location, prefix string) []string {
+	t.Helper()
+	root := where.Filesystem.Path
+	var files []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".f" {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err == nil && rel[:len(prefix)] == prefix {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("blobs %s*: %v, %v", prefix, files, err)
+	}
+	return files
+}
+
+func flip(t *testing.T, file string, at int64) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 0x40
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func scramble(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range b {
+		b[i] ^= 0x40
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
