@@ -14,6 +14,7 @@ const (
 	ReasonRepositoryFull        = "RepositoryFull"
 	ReasonAccessDenied          = "AccessDenied"
 	ReasonWrongPassword         = "WrongPassword"
+	ReasonRepositoryReplaced    = "RepositoryReplaced"
 )
 
 // Keys of the Secret that a repository names.

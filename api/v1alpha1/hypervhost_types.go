@@ -109,6 +109,7 @@ type HyperVHostStatus struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="the name of a host has at most 40 characters, so that the name of its agent's namespace fits"
+// +kubebuilder:validation:XValidation:rule="!self.metadata.name.contains('.')",message="the name of a host has no dots, for it becomes part of a namespace's name: use hv01, not hv01.example.com"
 type HyperVHost struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata of the object.

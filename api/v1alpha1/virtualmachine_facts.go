@@ -17,10 +17,11 @@ const (
 
 // VirtualMachineFacts are what a host says of a virtual machine.
 type VirtualMachineFacts struct {
-	// id is the Hyper-V id, in lower case.
+	// id is the Hyper-V id, in lower case. It becomes a label.
 	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	ID string `json:"id,omitempty"`
 	// displayName is the name in Hyper-V.
 	// +required
