@@ -78,7 +78,8 @@ func describeVM(f facts, id string, settings []wmi.Instance) (VM, bool, error) {
 	devices := func(class string) []wmi.Instance { return f.devices[class][strings.ToUpper(vm.settingsID)] }
 	describeProcessing(&vm, devices, active)
 	vm.BackupService = backupService(f, vm, devices(classBackupService), active)
-	vm.Controllers, vm.Disks = describeDisks(devices, active)
+	stored := describeStorage(devices, active)
+	vm.Controllers, vm.Disks = stored.controllers, stored.disks
 	vm.Networks = describeNetworks(devices, f.switches, active)
 	return vm, true, active.err
 }
@@ -122,18 +123,26 @@ func describeSettings(vm *VM, r *reader) {
 // subTypePrefix and the generation are the VirtualSystemSubType.
 const subTypePrefix = "Microsoft:Hyper-V:SubType:"
 
+// checkpointTypes are the values of UserSnapshotType.
+var checkpointTypes = map[int64]CheckpointType{
+	2: CheckpointsDisabled, 3: CheckpointsProduction, 4: CheckpointsProductionOnly, 5: CheckpointsStandard,
+}
+
 func checkpointType(n int64) CheckpointType {
-	switch n {
-	case 2:
-		return CheckpointsDisabled
-	case 3:
-		return CheckpointsProduction
-	case 4:
-		return CheckpointsProductionOnly
-	case 5:
-		return CheckpointsStandard
+	if t, known := checkpointTypes[n]; known {
+		return t
 	}
 	return CheckpointsUnknown
+}
+
+// value is the UserSnapshotType, 0 when unknown.
+func (t CheckpointType) value() int64 {
+	for n, known := range checkpointTypes {
+		if known == t {
+			return n
+		}
+	}
+	return 0
 }
 
 func describeSystem(vm *VM, r, errs *reader) {

@@ -2,6 +2,7 @@ package hyperv
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -67,6 +68,22 @@ type Disk struct {
 // DiskKey names the place of a disk: "SCSI-0-1" is location 1 of the first SCSI controller.
 func DiskKey(c ControllerType, number, location int) string {
 	return fmt.Sprintf("%s-%d-%d", c, number, location)
+}
+
+// parseDiskKey is the reverse of DiskKey.
+func parseDiskKey(key string) (c ControllerType, number, location int, err error) {
+	parts := strings.Split(key, "-")
+	if len(parts) != 3 || (parts[0] != string(IDE) && parts[0] != string(SCSI)) {
+		return "", 0, 0, fmt.Errorf("%w: %q is no place of a disk", ErrDiskMismatch, key)
+	}
+	number, err = strconv.Atoi(parts[1])
+	if err == nil {
+		location, err = strconv.Atoi(parts[2])
+	}
+	if err != nil {
+		return "", 0, 0, fmt.Errorf("%w: %q is no place of a disk", ErrDiskMismatch, key)
+	}
+	return ControllerType(parts[0]), number, location, nil
 }
 
 // diskKind tells the kind of a virtual disk from its path. Whether it is shared shows in its settings, too.

@@ -56,7 +56,10 @@ func (h *Host) checkpointDisks(ctx context.Context, cp Checkpoint) ([]FrozenDisk
 	if err != nil {
 		return nil, nil, err
 	}
-	inCheckpoint, err := h.disksOf(ctx, settings)
+	inCheckpoint, err := h.storageOf(ctx, settings.Path)
+	if errors.Is(err, wmi.ErrNotFound) {
+		err = ErrCheckpointNotFound // released in between
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,7 +70,7 @@ func (h *Host) checkpointDisks(ctx context.Context, cp Checkpoint) ([]FrozenDisk
 	var frozen []FrozenDisk
 	var excluded []ExcludedDisk
 	held := map[string]bool{}
-	for _, d := range inCheckpoint {
+	for _, d := range inCheckpoint.disks {
 		if d.Kind != DiskVHDX {
 			continue // listed below, as a disk of the VM
 		}
@@ -138,59 +141,17 @@ func (h *Host) checkpointSettings(ctx context.Context, cp Checkpoint) (wmi.Insta
 	return settings, err
 }
 
-// disksOf lists the disks of one settings object, of a VM or of a checkpoint, without opening them.
-func (h *Host) disksOf(ctx context.Context, settings wmi.Instance) ([]Disk, error) {
+// storageOf reads the storage devices of one settings object, of a VM or of a checkpoint. It opens no file.
+func (h *Host) storageOf(ctx context.Context, settings string) (storage, error) {
 	components := map[string][]wmi.Instance{}
 	for _, class := range []string{classResource, classAllocation} {
-		found, err := h.components(ctx, settings.Path, class)
-		if errors.Is(err, wmi.ErrNotFound) {
-			return nil, ErrCheckpointNotFound
-		}
+		found, err := h.components(ctx, settings, class)
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", class, err)
+			return storage{}, fmt.Errorf("read %s: %w", class, err)
 		}
 		components[class] = found
 	}
 	errs := &reader{}
-	_, disks := describeDisks(func(class string) []wmi.Instance { return components[class] }, errs)
-	return disks, errs.err
-}
-
-// ConfigFile is one file of a checkpoint's configuration.
-type ConfigFile struct {
-	// Name is the file's name without its folder. Path is where it lies on the host.
-	Name string `json:"name"`
-	Path string `json:"path"`
-	Size int64  `json:"size"`
-}
-
-// ConfigurationFiles lists the files that describe the VM as the checkpoint holds it: the configuration (.vmcx), the guest's state (.vmgs) and the runtime
-// state (.vmrs). Read them after the disks, when Hyper-V has written them. ErrCheckpointNotFound.
-func (h *Host) ConfigurationFiles(ctx context.Context, cp Checkpoint) ([]ConfigFile, error) {
-	settings, err := h.checkpointSettings(ctx, cp)
-	if err != nil {
-		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
-	}
-	r := &reader{Instance: settings}
-	main := joinPath(r.text("ConfigurationDataRoot"), r.text("ConfigurationFile"))
-	if r.err != nil {
-		return nil, r.err
-	}
-	folder, name := splitPath(main)
-	stem := name
-	if i := strings.LastIndexByte(name, '.'); i > 0 {
-		stem = name[:i]
-	}
-	entries, err := h.files.ReadDir(ctx, folder)
-	if err != nil {
-		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
-	}
-	var out []ConfigFile
-	for _, entry := range entries {
-		if entry.IsDir() || len(entry.Name()) <= len(stem) || !strings.EqualFold(entry.Name()[:len(stem)+1], stem+".") {
-			continue
-		}
-		out = append(out, ConfigFile{Name: entry.Name(), Path: joinPath(folder, entry.Name()), Size: entry.Size()})
-	}
-	return out, nil
+	s := describeStorage(func(class string) []wmi.Instance { return components[class] }, errs)
+	return s, errs.err
 }

@@ -18,45 +18,66 @@ const (
 	subTypeSCSI         = "Microsoft:Hyper-V:Synthetic SCSI Controller"
 )
 
-// describeDisks understands the storage devices of a VM or a checkpoint: a controller has drives, and a drive has a disk file, or is a
-// physical disk. Disks are in order of their controllers and locations.
-func describeDisks(devices func(class string) []wmi.Instance, errs *reader) ([]Controller, []Disk) {
-	controllers := describeControllers(devices(classResource), errs)
-	drives := map[string]Disk{}
-	var disks []Disk
+// storage is the storage devices of a VM or a checkpoint: a controller has drives, and a drive has a disk file, or is a physical disk.
+type storage struct {
+	controllers []Controller
+	// drives are those for disk files, by InstanceID. Of the disk only the place is known.
+	drives map[string]drive
+	// disks are in order of their controllers and locations.
+	disks []Disk
+}
+
+type drive struct {
+	Disk
+	path string
+}
+
+// describeStorage understands the storage devices.
+func describeStorage(devices func(class string) []wmi.Instance, errs *reader) storage {
+	s := storage{controllers: describeControllers(devices(classResource), errs), drives: map[string]drive{}}
 	for _, instance := range devices(classResource) {
 		r := &reader{Instance: instance}
 		subType := r.text("ResourceSubType")
-		if subType != subTypeDrive && subType != subTypePhysicalDisk {
-			errs.keep(r.err)
-			continue
-		}
-		drive, ok := driveOn(controllers, r)
-		switch {
-		case !ok:
-		case subType == subTypeDrive:
-			drives[strings.ToUpper(r.text("InstanceID"))] = drive
-		default:
-			drive.Kind, drive.Path = DiskPassThrough, r.first("HostResource")
-			disks = append(disks, drive)
+		if subType == subTypeDrive || subType == subTypePhysicalDisk {
+			s.addDrive(r, subType)
 		}
 		errs.keep(r.err)
 	}
 	for _, instance := range devices(classAllocation) {
 		r := &reader{Instance: instance}
-		disk, ok := drives[referenced(r.text("Parent"), "InstanceID")]
+		drive, ok := s.drives[referenced(r.text("Parent"), "InstanceID")]
 		if r.text("ResourceSubType") == subTypeVirtualDisk && ok {
+			disk := drive.Disk
 			disk.Path = r.first("HostResource")
 			disk.Kind = diskKind(disk.Path, r.flag("PersistentReservationsSupported"))
 			disk.instanceID, disk.path = r.text("InstanceID"), r.Path
-			disks = append(disks, disk)
+			s.disks = append(s.disks, disk)
 		}
 		errs.keep(r.err)
 	}
-	slices.SortFunc(disks, func(a, b Disk) int {
+	slices.SortFunc(s.disks, func(a, b Disk) int {
 		return cmp.Or(strings.Compare(string(a.Controller), string(b.Controller)), cmp.Compare(a.Number, b.Number), cmp.Compare(a.Location, b.Location))
 	})
-	return controllers, disks
+	return s
+}
+
+// addDrive places a drive on its controller. DVD and floppy drives never come here.
+func (s *storage) addDrive(r *reader, subType string) {
+	parent := place(referenced(r.text("Parent"), "InstanceID"))
+	at := slices.IndexFunc(s.controllers, func(c Controller) bool { return c.id == parent })
+	if at < 0 {
+		return
+	}
+	c := s.controllers[at]
+	location, err := strconv.Atoi(r.text("AddressOnParent"))
+	r.keep(err)
+	disk := Disk{Key: DiskKey(c.Type, c.Number, location), Controller: c.Type, Number: c.Number, Location: location}
+	if subType == subTypePhysicalDisk {
+		disk.Kind, disk.Path, disk.instanceID = DiskPassThrough, r.first("HostResource"), r.text("InstanceID")
+		s.disks = append(s.disks, disk)
+		return
+	}
+	s.drives[strings.ToUpper(r.text("InstanceID"))] = drive{Disk: disk, path: r.Path}
 }
 
 // describeControllers numbers the controllers. IDE controllers have their number as address. SCSI controllers have none, so they are counted
@@ -90,19 +111,4 @@ func describeControllers(resources []wmi.Instance, errs *reader) []Controller {
 		}
 	}
 	return out
-}
-
-// driveOn places a drive on its controller. DVD and floppy drives never come here.
-func driveOn(controllers []Controller, drive *reader) (Disk, bool) {
-	parent := place(referenced(drive.text("Parent"), "InstanceID"))
-	location, err := strconv.Atoi(drive.text("AddressOnParent"))
-	drive.keep(err)
-	for _, c := range controllers {
-		if c.id == parent {
-			return Disk{
-				Key: DiskKey(c.Type, c.Number, location), Controller: c.Type, Number: c.Number, Location: location,
-			}, true
-		}
-	}
-	return Disk{}, false
 }

@@ -1,0 +1,46 @@
+package hyperv
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// ConfigFile is one file of a checkpoint's configuration.
+type ConfigFile struct {
+	// Name is the file's name without its folder. Path is where it lies on the host.
+	Name string `json:"name"`
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+}
+
+// ConfigurationFiles lists the files that describe the VM as the checkpoint holds it: the configuration (.vmcx), the guest's state (.vmgs) and the runtime
+// state (.vmrs). Read them after the disks, when Hyper-V has written them. ErrCheckpointNotFound.
+func (h *Host) ConfigurationFiles(ctx context.Context, cp Checkpoint) ([]ConfigFile, error) {
+	settings, err := h.checkpointSettings(ctx, cp)
+	if err != nil {
+		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+	}
+	r := &reader{Instance: settings}
+	main := joinPath(r.text("ConfigurationDataRoot"), r.text("ConfigurationFile"))
+	if r.err != nil {
+		return nil, r.err
+	}
+	folder, name := splitPath(main)
+	stem := name
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		stem = name[:i]
+	}
+	entries, err := h.files.ReadDir(ctx, folder)
+	if err != nil {
+		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+	}
+	var out []ConfigFile
+	for _, entry := range entries {
+		if entry.IsDir() || len(entry.Name()) <= len(stem) || !strings.EqualFold(entry.Name()[:len(stem)+1], stem+".") {
+			continue
+		}
+		out = append(out, ConfigFile{Name: entry.Name(), Path: joinPath(folder, entry.Name()), Size: entry.Size()})
+	}
+	return out, nil
+}
