@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
@@ -80,33 +81,40 @@ func TestAFlippedByteIsNeverRestored(t *testing.T) {
 	backup(t, r, "two", increment("d0", "one", extent.Extent{Offset: mib, Length: 50}), allocated(after))
 	want := map[string][]byte{"one": before, "two": after}
 
-	var failed, survived int
+	failed := map[bool]int{}
 	for _, file := range blobs(t, where, "") {
 		info, err := os.Stat(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, at := range []int64{0, 33, info.Size() / 2, info.Size() - 1} {
-			at = min(at, info.Size()-1)
+		// A session reads packs anew each time. What it reads only once, when it is opened, needs a session of its own, which takes long.
+		pack := strings.ContainsAny(filepath.Base(filepath.Dir(filepath.Dir(file)))[:1], "pq")
+		places := 2
+		if pack {
+			places = 40
+		}
+		for i := range places {
+			at := info.Size() * int64(i) / int64(places)
 			flip(t, file, at)
-			if err := restoresRight(t, where, want); err != nil {
-				failed++
+			if pack {
+				err = restoresRight(t, r, want)
 			} else {
-				survived++
+				err = opensAndRestoresRight(t, where, want)
 			}
+			failed[err != nil]++
 			flip(t, file, at)
 		}
 	}
-	t.Logf("%d restores said so, %d were right in spite of it", failed, survived)
-	if failed == 0 {
-		t.Error("no flipped byte was noticed: the test does not reach the data")
+	t.Logf("%d restores said so, %d were right in spite of it", failed[true], failed[false])
+	if failed[true] < 40 {
+		t.Error("few flipped bytes were noticed: the test does not reach the data")
 	}
-	if err := restoresRight(t, where, want); err != nil {
+	if err := opensAndRestoresRight(t, where, want); err != nil {
 		t.Errorf("everything is as it was, and yet: %v", err)
 	}
 }
 
-func restoresRight(t *testing.T, where image.Location, want map[string][]byte) error {
+func opensAndRestoresRight(t *testing.T, where image.Location, want map[string][]byte) error {
 	t.Helper()
 	ctx := context.Background()
 	r, err := image.Open(ctx, where, password, image.Options{WorkDir: t.TempDir()})
@@ -114,6 +122,11 @@ func restoresRight(t *testing.T, where image.Location, want map[string][]byte) e
 		return err
 	}
 	defer r.Close(ctx) //nolint:errcheck // it was only read
+	return restoresRight(t, r, want)
+}
+
+func restoresRight(t *testing.T, r *image.Repository, want map[string][]byte) error {
+	t.Helper()
 	for id, content := range want {
 		got, err := restore(r, id, "d0")
 		if err != nil {
