@@ -1,0 +1,145 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// prepare looks at the virtual machine and refuses what cannot be backed up, before anything happens to it.
+func (r *backupRun) prepare(ctx context.Context) error {
+	var err error
+	if r.info, err = r.host.Info(ctx); err != nil {
+		return err
+	}
+	if r.vm, err = r.host.VM(ctx, r.spec.VirtualMachine.ID); err != nil {
+		return err
+	}
+	for _, obstacle := range hyperv.HostObstacles(r.info) {
+		return stall(string(obstacle.Reason), errors.New(obstacle.Message))
+	}
+	for _, concern := range r.vm.Concerns {
+		r.report.Warn(string(concern.Reason), "%s", concern.Message)
+	}
+	r.report.Note("The virtual machine is %s, with %d disks.", r.vm.State, len(r.vm.Disks))
+	r.enableTracking(ctx)
+	return nil
+}
+
+// enableTracking switches change tracking on for each disk that can have it, so that the checkpoint seals an id for it (AC-04). A disk that cannot is
+// named, and read in full each time.
+func (r *backupRun) enableTracking(ctx context.Context) {
+	if !r.tracks() || !hyperv.Trackable(r.info, r.vm) {
+		return
+	}
+	for _, disk := range r.vm.Disks {
+		if disk.Kind != hyperv.DiskVHDX || disk.TrackingEnabled {
+			continue
+		}
+		if err := r.host.EnableTracking(ctx, disk.Path); err != nil {
+			r.report.Warn("TrackingUnavailable", "Disk %s will be read in full each time: %v.", disk.Key, err)
+		}
+	}
+}
+
+// freeze takes the recovery checkpoint at the level that is asked for, with the fallback that the policy allows.
+func (r *backupRun) freeze(ctx context.Context) error {
+	checkpoint, err := r.host.FindCheckpoint(ctx, r.vm.ID, r.entry.Tag, r.entry.Intent)
+	switch {
+	case errors.Is(err, hyperv.ErrCheckpointNotFound):
+		checkpoint, err = r.takeCheckpoint(ctx)
+	case err == nil:
+		r.report.Note("An earlier run took the checkpoint already.")
+	}
+	if err != nil {
+		return err
+	}
+	r.checkpoint = checkpoint
+	frozen, excluded, err := r.host.Disks(ctx, checkpoint)
+	if err != nil {
+		return err
+	}
+	r.frozen = frozen
+	r.entry.Checkpoint, r.entry.Disks = &checkpoint, frozen
+	if err := r.journal.Put(r.entry); err != nil {
+		return err
+	}
+	r.report.Note("Frozen at %s, %s.", checkpoint.Taken.UTC().Format(time.RFC3339), consistencyOf(checkpoint.Level))
+	return r.exclude(excluded)
+}
+
+// takeCheckpoint asks the guest as often as the policy says, and goes on without it where the policy allows.
+func (r *backupRun) takeCheckpoint(ctx context.Context) (hyperv.Checkpoint, error) {
+	level := r.spec.Consistency.Level
+	if level == v1alpha1.LevelCrash {
+		return r.attempt(ctx, hyperv.Crash)
+	}
+	refusal := r.unable()
+	for n := int32(1); refusal == nil && n <= r.spec.Consistency.QuiesceAttempts; n++ {
+		checkpoint, err := r.attempt(ctx, hyperv.Application)
+		if !errors.Is(err, hyperv.ErrQuiesce) {
+			return checkpoint, err
+		}
+		r.report.Note("Attempt %d: %v.", n, err)
+		if n == r.spec.Consistency.QuiesceAttempts {
+			refusal = err
+		}
+	}
+	if level == v1alpha1.LevelApplication {
+		return hyperv.Checkpoint{}, stall("QuiesceFailed", fmt.Errorf("%w; repair the guest's integration services, or allow ApplicationThenCrash", refusal))
+	}
+	r.report.Warn("QuiesceFellBack", "The image is crash consistent: %v.", refusal)
+	return r.attempt(ctx, hyperv.Crash)
+}
+
+// unable says why the guest need not even be asked.
+func (r *backupRun) unable() error {
+	if ok, reason := hyperv.Quiescible(r.vm); !ok {
+		return fmt.Errorf("%w: %s", hyperv.ErrQuiesce, reason)
+	}
+	return nil
+}
+
+// attempt takes a checkpoint at one level, after it journaled what the host looked like before.
+func (r *backupRun) attempt(ctx context.Context, level hyperv.Level) (hyperv.Checkpoint, error) {
+	intent, err := r.host.PrepareCheckpoint(ctx, r.vm.ID, level)
+	if err != nil {
+		return hyperv.Checkpoint{}, err
+	}
+	r.entry.Intent = intent
+	if err := r.journal.Put(r.entry); err != nil {
+		return hyperv.Checkpoint{}, err
+	}
+	return r.host.Checkpoint(ctx, hyperv.CheckpointRequest{
+		VMID: r.vm.ID, Tag: r.entry.Tag, Level: level, Intent: intent,
+		Timeout: time.Duration(r.spec.Consistency.QuiesceTimeoutSeconds) * time.Second,
+	})
+}
+
+// exclude notes the disks that no checkpoint covers, or refuses where the policy wants all or nothing.
+func (r *backupRun) exclude(disks []hyperv.ExcludedDisk) error {
+	for _, disk := range disks {
+		r.excluded = append(r.excluded, image.ExcludedDisk{
+			Key: disk.Key, Name: disk.Key, Reason: string(disk.Reason) + ": " + disk.Message,
+		})
+		if r.spec.UnsupportedDisks == v1alpha1.UnsupportedDisksFail {
+			return stall(string(disk.Reason), fmt.Errorf("disk %s: %s; unsupportedDisks: ExcludeAndWarn would back the other disks up", disk.Key, disk.Message))
+		}
+	}
+	return nil
+}
+
+func consistencyOf(level hyperv.Level) v1alpha1.AchievedConsistency {
+	switch level {
+	case hyperv.Application:
+		return v1alpha1.ConsistencyApplication
+	case hyperv.Offline:
+		return v1alpha1.ConsistencyOffline
+	}
+	return v1alpha1.ConsistencyCrash
+}

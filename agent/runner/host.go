@@ -1,0 +1,56 @@
+package runner
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// HostOptions are what the agent in host mode needs besides.
+type HostOptions struct {
+	Options
+	// Host is the Hyper-V host that the agent works on, Files its files.
+	Host  *hyperv.Host
+	Files hostfs.FS
+	// InventoryInterval is how often the host is looked at, SweepInterval how often it is searched for leftovers.
+	InventoryInterval, SweepInterval time.Duration
+}
+
+// RunHost is the agent in host mode: it tells what is on the host, and backs up, restores and cleans up there. It works until ctx ends.
+func RunHost(ctx context.Context, opts HostOptions) error {
+	a, err := newAgent(opts.Options)
+	if err != nil {
+		return err
+	}
+	journal, err := OpenJournal(filepath.Join(opts.StateDir, "journal"))
+	if err != nil {
+		return err
+	}
+	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Options: a.Image}
+	restores := &restore{host: opts.Host, files: opts.Files, repositories: repositories, journal: journal, claim: a.claim}
+	handlers := map[v1alpha1.TaskKind]Handler{
+		v1alpha1.TaskBackup: &backup{
+			host: opts.Host, files: opts.Files, repositories: repositories, journal: journal, claim: a.claim, clock: a.clock, version: a.Version,
+		},
+		v1alpha1.TaskRestore: restores,
+		v1alpha1.TaskRelease: &release{host: opts.Host, journal: journal, clock: a.clock},
+	}
+	return a.run(ctx, handlers, func(tasks *Tasks) []manager.Runnable {
+		return []manager.Runnable{
+			&InventoryPublisher{
+				Host: opts.Host, Client: a.client, Namespace: a.Namespace, Session: a.session, Version: a.Version,
+				Interval: opts.InventoryInterval, Clock: a.clock,
+			},
+			&Sweeper{
+				Host: opts.Host, Journal: journal, Restores: restores, Tasks: tasks, Client: a.client, Namespace: a.Namespace,
+				Interval: opts.SweepInterval, Clock: a.clock,
+			},
+		}
+	})
+}

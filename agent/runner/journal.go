@@ -1,0 +1,146 @@
+package runner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+)
+
+// Journal is what this agent may have done to the host, one file per task, in a folder on the host. An entry is written before the effect that it
+// is about, and removed when nothing of the task is left on the host.
+type Journal struct{ dir string }
+
+// Entry is the journal's note on one task.
+type Entry struct {
+	// Tag is the uid of the task: what its checkpoint carries.
+	Tag string `json:"tag"`
+	// VirtualMachineID is the Hyper-V id of the virtual machine.
+	VirtualMachineID string `json:"virtualMachineID"`
+	// Intent is what the host looked like before the checkpoint was asked for: with it a checkpoint that has no name yet is found again.
+	Intent hyperv.Intent `json:"intent,omitzero"`
+	// Checkpoint and Disks are what was frozen, so that a conversion can be finished after the checkpoint is gone.
+	Checkpoint *hyperv.Checkpoint  `json:"checkpoint,omitempty"`
+	Disks      []hyperv.FrozenDisk `json:"disks,omitempty"`
+	// Restore is what a restore makes. Such an entry has no checkpoint.
+	Restore *RestoreEntry `json:"restore,omitempty"`
+}
+
+// RestoreEntry is what a restore makes on the host.
+type RestoreEntry struct {
+	// ID marks the virtual machine that the restore defines.
+	ID string `json:"id"`
+	// Folder is the new folder, "" when an original is replaced. Files are the disks in order of the image's.
+	Folder string   `json:"folder,omitempty"`
+	Files  []string `json:"files"`
+	// Written says that all files are complete.
+	Written bool `json:"written,omitempty"`
+	// Replacement is how an original is replaced, from the moment that this may have begun.
+	Replacement *hyperv.Replacement `json:"replacement,omitempty"`
+	// Done says that the restore succeeded: nothing may be taken back any more.
+	Done bool `json:"done,omitempty"`
+}
+
+const entrySuffix = ".task.json"
+
+// OpenJournal opens the journal in dir, which it makes.
+func OpenJournal(dir string) (*Journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	return &Journal{dir: dir}, nil
+}
+
+// Put writes an entry so that it survives a loss of power.
+func (j *Journal) Put(entry Entry) error {
+	data, err := json.Marshal(entry)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	path := filepath.Join(j.dir, entry.Tag+entrySuffix)
+	if err := writeDurably(path, data); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+// Get returns the entry of a task. found is false when there is none.
+func (j *Journal) Get(tag string) (entry Entry, found bool, err error) {
+	data, err := os.ReadFile(filepath.Join(j.dir, tag+entrySuffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Entry{}, false, nil
+	}
+	if err != nil {
+		return Entry{}, false, fmt.Errorf("read journal: %w", err)
+	}
+	if json.Unmarshal(data, &entry) != nil || entry.Tag != tag {
+		return Entry{}, false, nil // torn or foreign: the host's own state is the truth, the journal only a hint
+	}
+	return entry, true, nil
+}
+
+// Delete removes the entry of a task. A second call does nothing.
+func (j *Journal) Delete(tag string) error {
+	if err := os.Remove(filepath.Join(j.dir, tag+entrySuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clear journal: %w", err)
+	}
+	return nil
+}
+
+// List returns all entries that can be read.
+func (j *Journal) List() ([]Entry, error) {
+	files, err := os.ReadDir(j.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	var entries []Entry
+	for _, file := range files {
+		tag, isEntry := strings.CutSuffix(file.Name(), entrySuffix)
+		if !isEntry {
+			continue
+		}
+		entry, found, err := j.Get(tag)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, nil
+}
+
+// writeDurably replaces a file as one effect.
+func writeDurably(path string, data []byte) error {
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".writing-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name()) // fails when the rename took place
+	_, err = temporary.Write(data)
+	err = errors.Join(err, temporary.Sync(), temporary.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temporary.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes a new name in a folder survive a loss of power. Windows writes names through and cannot sync a folder.
+func syncFolder(dir string) error {
+	if os.PathSeparator == '\\' {
+		return nil
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

@@ -1,0 +1,291 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/google/uuid"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// restore carries out tasks of kind Restore.
+type restore struct {
+	host         *hyperv.Host
+	files        hostfs.FS
+	repositories *Repositories
+	journal      *Journal
+	claim        *Claim
+}
+
+// restoreRun is one restore under way. Its fields are set by the step that is named.
+type restoreRun struct {
+	*restore
+	spec   *v1alpha1.RestoreTask
+	report *Report
+	entry  Entry // what the journal has of this task
+
+	repository *image.Repository // open
+	image      *image.Image      // open
+	definition hyperv.Definition // open
+	name       string            // plan
+	disks      []restoredDisk    // plan
+	written    atomic.Int64      // write
+	vm         hyperv.VM         // register
+}
+
+// undoTimeout bounds taking a failed restore back.
+const undoTimeout = 5 * time.Minute
+
+// Run restores one virtual machine. What it makes is in the journal before it is made, so that a run that was killed is finished by the next one, and a
+// run that fails leaves nothing: the new virtual machine and its files go, a replaced one gets its old disks back.
+func (r *restore) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
+	tag := string(task.UID)
+	if task.Status.Restored != nil {
+		return r.journal.Delete(tag) // an earlier run did it all
+	}
+	entry, found, err := r.journal.Get(tag)
+	if err != nil {
+		return err
+	}
+	if !found {
+		entry = Entry{Tag: tag, Restore: &RestoreEntry{ID: task.Spec.Restore.RestoreID}}
+	}
+	run := &restoreRun{restore: r, spec: task.Spec.Restore, report: report, entry: entry}
+	err = r.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
+		run.repository = repository
+		return run.all(ctx)
+	})
+	if err == nil || stopping(ctx) || errors.Is(err, ErrClaimLost) || run.entry.Restore.Done {
+		return err
+	}
+	undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	report.TryStep(undoing, "Undo")
+	return errors.Join(err, r.undo(undoing, run.entry))
+}
+
+func (r *restoreRun) all(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"Open", r.open},
+		{"Plan", r.plan},
+		{"Space", r.space},
+		{"Write", r.write},
+		{"Register", r.register},
+		{"Finish", r.finish},
+	} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.report.Step(ctx, step.name); err != nil {
+			return err
+		}
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open reads what the image says of itself and of the virtual machine.
+func (r *restoreRun) open(ctx context.Context) error {
+	var err error
+	if r.image, err = r.repository.Image(ctx, r.spec.ImageID); err != nil {
+		return err
+	}
+	file, err := r.image.File(ctx, definitionFile)
+	if err != nil {
+		return fmt.Errorf("read the virtual machine's definition: %w", err)
+	}
+	text, err := io.ReadAll(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("read the virtual machine's definition: %w", err)
+	}
+	if err := json.Unmarshal(text, &r.definition); err != nil {
+		return stall(v1alpha1.ReasonDamaged, fmt.Errorf("read the virtual machine's definition: %w", err))
+	}
+	manifest := r.image.Manifest()
+	for _, disk := range manifest.Excluded {
+		r.report.Warn("DiskNotInImage", "Disk %s is not restored, for the image does not have it: %s", disk.Key, disk.Reason)
+	}
+	r.report.Note("The image of %s was taken at %s, with %d disks.", manifest.VM.Name, manifest.TakenAt.UTC().Format(time.RFC3339), len(manifest.Disks))
+	return nil
+}
+
+// plan decides where each disk goes, and journals it.
+func (r *restoreRun) plan(ctx context.Context) error {
+	planned := r.entry.Restore.Files != nil
+	if !planned {
+		var err error
+		if r.spec.Overwrite == v1alpha1.OverwriteReplace {
+			err = r.planInPlace(ctx)
+		} else {
+			err = r.planNew(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.name = r.targetName()
+	for i, record := range r.image.Manifest().Disks {
+		source, err := r.image.Disk(ctx, record.Key)
+		if err != nil {
+			return err
+		}
+		disk := restoredDisk{record: record, source: source, path: r.entry.Restore.Files[i], id: uuid.New()}
+		if id, err := uuid.Parse(record.VirtualDiskID); err == nil && r.spec.Overwrite == v1alpha1.OverwriteReplace {
+			disk.id = id
+		}
+		r.disks = append(r.disks, disk)
+	}
+	if planned {
+		r.report.Note("An earlier run planned this already.")
+		return nil
+	}
+	return r.journal.Put(r.entry)
+}
+
+func (r *restoreRun) targetName() string {
+	if r.spec.Overwrite == v1alpha1.OverwriteReplace || r.spec.Name == "" {
+		return r.definition.Name
+	}
+	return r.spec.Name
+}
+
+// planNew puts everything into a new folder, which must not be there yet.
+func (r *restoreRun) planNew(ctx context.Context) error {
+	parent := r.spec.Folder
+	if parent == "" {
+		parent = defaultFolder(r.definition)
+	}
+	if parent == "" {
+		return stall("FolderUnknown", errors.New("the image does not say where its disks were: name target.folder"))
+	}
+	folder := strings.TrimRight(parent, `\`) + `\` + fileName(r.targetName())
+	_, err := r.files.Stat(ctx, folder)
+	switch {
+	case err == nil:
+		return stall("FolderTaken", fmt.Errorf("%s exists on the host: choose another target.name or target.folder, or remove it", folder))
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look at %s: %w", folder, err)
+	}
+	r.entry.Restore.Folder = folder
+	r.entry.Restore.Files = diskFiles(folder, r.image.Manifest().Disks)
+	return nil
+}
+
+// planInPlace puts each disk beside the one that it replaces.
+func (r *restoreRun) planInPlace(ctx context.Context) error {
+	vm, err := r.host.VM(ctx, r.image.Manifest().VM.ID)
+	if err != nil {
+		return err
+	}
+	mark := "-restored-" + r.entry.Tag[:min(8, len(r.entry.Tag))] + ".vhdx"
+	files := []string{}
+	for _, record := range r.image.Manifest().Disks {
+		beside := record.SourcePath
+		if present, found := vm.Disk(record.Key); found && present.Path != "" {
+			beside = present.Path
+		}
+		files = append(files, strings.TrimSuffix(beside, extension(beside))+mark)
+	}
+	r.entry.VirtualMachineID, r.entry.Restore.Files = vm.ID, files
+	return nil
+}
+
+// space refuses a restore that does not fit, before a byte is written.
+func (r *restoreRun) space(ctx context.Context) error {
+	if r.entry.Restore.Written {
+		return nil
+	}
+	var data, needed int64
+	for i := range r.disks {
+		d, f, err := r.disks[i].needs()
+		if err != nil {
+			return err
+		}
+		data, needed = data+d, needed+f
+	}
+	if len(r.disks) == 0 {
+		return nil
+	}
+	free, err := r.host.FreeSpace(ctx, r.disks[0].path)
+	if err != nil {
+		return err
+	}
+	if free < needed {
+		return stall("NotEnoughSpace", fmt.Errorf("%s needs %s, and its volume has %s free: free space there, or name another target.folder",
+			r.disks[0].path, humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(free))))
+	}
+	r.report.Note("%s of data, up to %s of files, %s free.", humanize.IBytes(uint64(data)), humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(free)))
+	return nil
+}
+
+// write makes the disk files. Those of a run that was killed are made anew.
+func (r *restoreRun) write(ctx context.Context) error {
+	if r.entry.Restore.Written {
+		r.report.Note("An earlier run wrote the disks already.")
+		return nil
+	}
+	var total int64
+	for i := range r.disks {
+		data, _, err := r.disks[i].needs()
+		if err != nil {
+			return err
+		}
+		total += data
+		if err := r.files.Remove(ctx, r.disks[i].path); err != nil {
+			return fmt.Errorf("remove what an earlier run wrote: %w", err)
+		}
+	}
+	stop := r.report.Progress(ctx, func() (int64, int64, int64) { return total, r.written.Load(), 0 })
+	defer stop()
+	for i := range r.disks {
+		if err := r.disks[i].write(ctx, r.files, &r.written); err != nil {
+			return err
+		}
+	}
+	r.entry.Restore.Written = true
+	return r.journal.Put(r.entry)
+}
+
+// undo takes back what a restore made, as far as it came. What is gone already is no error.
+func (r *restore) undo(ctx context.Context, entry Entry) error {
+	made := entry.Restore
+	if made.Done {
+		return r.journal.Delete(entry.Tag)
+	}
+	var err error
+	if made.Replacement != nil {
+		err = r.host.RollBackReplacement(ctx, *made.Replacement)
+	} else if made.Folder != "" {
+		err = r.host.RemoveVM(ctx, made.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("take the restore back: %w", err)
+	}
+	for _, file := range made.Files {
+		err = errors.Join(err, r.files.Remove(ctx, file))
+	}
+	if made.Folder != "" {
+		err = errors.Join(err, r.files.Remove(ctx, made.Folder))
+	}
+	if err != nil {
+		return fmt.Errorf("take the restore back: %w", err)
+	}
+	return r.journal.Delete(entry.Tag)
+}

@@ -1,0 +1,133 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// register makes Hyper-V know the restored disks: as a new virtual machine, or in place of the original's.
+func (r *restoreRun) register(ctx context.Context) error {
+	if err := r.claim.Check(ctx); err != nil {
+		return err
+	}
+	if r.spec.Overwrite == v1alpha1.OverwriteReplace {
+		return r.replace(ctx)
+	}
+	vm, err := r.host.DefineVM(ctx, r.definition, hyperv.RestoreTarget{
+		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID,
+	})
+	r.vm = vm
+	return err
+}
+
+// replace turns the original off and gives it the restored disks. Its old ones stay aside until the restore has succeeded.
+func (r *restoreRun) replace(ctx context.Context) error {
+	if r.entry.Restore.Replacement == nil {
+		plan, err := r.host.PlanReplacement(ctx, r.image.Manifest().VM.ID, r.targetDisks(), &r.definition)
+		if err != nil {
+			return err
+		}
+		r.entry.Restore.Replacement = &plan
+		if err := r.journal.Put(r.entry); err != nil {
+			return err
+		}
+	}
+	if err := r.host.Replace(ctx, *r.entry.Restore.Replacement); err != nil {
+		return err
+	}
+	vm, err := r.host.VM(ctx, r.entry.Restore.Replacement.VMID)
+	r.vm = vm
+	return err
+}
+
+func (r *restoreRun) targetDisks() []hyperv.TargetDisk {
+	var disks []hyperv.TargetDisk
+	for i := range r.disks {
+		disks = append(disks, hyperv.TargetDisk{Key: r.disks[i].record.Key, Path: r.disks[i].path})
+	}
+	return disks
+}
+
+// finish says that the restore succeeded, from when on nothing is taken back, and only then lets the replaced disks go.
+func (r *restoreRun) finish(ctx context.Context) error {
+	ctx, end := committed(ctx)
+	defer end()
+	r.entry.Restore.Done = true
+	if err := r.journal.Put(r.entry); err != nil {
+		r.entry.Restore.Done = false
+		return err
+	}
+	if replaced := r.entry.Restore.Replacement; replaced != nil {
+		if err := r.host.FinishReplacement(ctx, *replaced); err != nil {
+			r.report.Warn("ReplacedDisksRemain", "The restore succeeded; the replaced disks could not be deleted: %v.", err)
+		}
+	}
+	restored := v1alpha1.RestoredVirtualMachine{
+		ID: strings.ToLower(r.vm.ID), Name: r.vm.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+	}
+	return errors.Join(r.report.Restored(ctx, restored), r.journal.Delete(r.entry.Tag))
+}
+
+// defaultFolder is where the original's folder lay: two levels above its first disk.
+func defaultFolder(definition hyperv.Definition) string {
+	for _, disk := range definition.Disks {
+		if disk.Kind != hyperv.DiskVHDX {
+			continue
+		}
+		folder := parentFolder(disk.Path)
+		if above := parentFolder(folder); above != "" {
+			return above
+		}
+		return folder
+	}
+	return ""
+}
+
+// parentFolder cuts the last element off a Windows path. "" when there is none but the volume.
+func parentFolder(path string) string {
+	if i := strings.LastIndexByte(path, '\\'); i > len(`D:`) {
+		return path[:i]
+	}
+	return ""
+}
+
+// diskFiles names the files of a new virtual machine after the original's. Members of a checkpoint's chain, and names that two disks share, give way to
+// the disk's place.
+func diskFiles(folder string, disks []image.DiskRecord) []string {
+	files := []string{}
+	taken := map[string]bool{}
+	for _, disk := range disks {
+		name := fileName(disk.SourcePath[strings.LastIndexByte(disk.SourcePath, '\\')+1:])
+		if lower := strings.ToLower(name); !strings.HasSuffix(lower, ".vhdx") || taken[lower] {
+			name = disk.Key + ".vhdx"
+		}
+		taken[strings.ToLower(name)] = true
+		files = append(files, folder+`\`+name)
+	}
+	return files
+}
+
+// extension is the ending of a Windows path's file name, with its dot.
+func extension(path string) string {
+	name := path[strings.LastIndexByte(path, '\\')+1:]
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		return name[i:]
+	}
+	return ""
+}
+
+// fileName makes a text fit for a name on NTFS.
+func fileName(text string) string {
+	name := strings.Map(func(c rune) rune {
+		if c < ' ' || strings.ContainsRune(`<>:"/\|?*`, c) {
+			return '_'
+		}
+		return c
+	}, text)
+	return strings.TrimRight(name, " .")
+}

@@ -1,0 +1,67 @@
+package runner
+
+import (
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// summaryOf says in the API's words what an image is. It reads the published manifest and nothing else, so that a run that finds its image published
+// says the same as the one that published it.
+func summaryOf(manifest image.Manifest) v1alpha1.ImageSummary {
+	summary := v1alpha1.ImageSummary{
+		SnapshotTime:   metav1.NewTime(manifest.TakenAt),
+		Type:           v1alpha1.ImageFull,
+		Consistency:    v1alpha1.AchievedConsistency(manifest.Consistency),
+		Method:         v1alpha1.BackupMethod(manifest.Method),
+		ProtectedBytes: manifest.ProtectedBytes(),
+		ReadBytes:      manifest.ReadBytes(),
+		StoredBytes:    manifest.StoredBytes,
+	}
+	full := v1alpha1.ImageFull
+	if manifest.Annotations[annotationRunType] == string(v1alpha1.RunForcedRescan) {
+		full = v1alpha1.ImageForcedRescan
+	}
+	summary.Type = full
+	for _, disk := range manifest.Disks {
+		d := diskSummary(disk, full)
+		if d.Type == v1alpha1.ImageIncremental {
+			summary.Type = v1alpha1.ImageIncremental
+			summary.ChangedBytes += d.ChangedBytes
+		}
+		summary.Disks = append(summary.Disks, d)
+	}
+	for _, disk := range manifest.Excluded {
+		reason, message, _ := strings.Cut(disk.Reason, ": ")
+		summary.Disks = append(summary.Disks, v1alpha1.DiskSummary{
+			Key: disk.Key, Included: v1alpha1.DiskExcluded, Reason: reason, Message: cut(message, maxMessage),
+		})
+	}
+	summary.OptimizationPercent = optimization(summary.ReadBytes, manifest.Annotations[annotationAllocated])
+	return summary
+}
+
+func diskSummary(disk image.DiskRecord, full v1alpha1.ImageType) v1alpha1.DiskSummary {
+	reason, message, _ := strings.Cut(disk.Reason, ": ")
+	summary := v1alpha1.DiskSummary{
+		Key: disk.Key, Included: v1alpha1.DiskIncluded, Type: full, Reason: reason, Message: cut(message, maxMessage),
+		VirtualBytes: disk.Size, ReadBytes: disk.ReadBytes,
+	}
+	if disk.Type == image.Incremental {
+		summary.Type, summary.ChangedBytes = v1alpha1.ImageIncremental, disk.ChangedBytes
+	}
+	return summary
+}
+
+// optimization is the share of the allocated bytes that did not have to be read, in percent.
+func optimization(read int64, allocatedText string) int32 {
+	allocated, err := strconv.ParseInt(allocatedText, 10, 64)
+	if err != nil || allocated <= 0 || read >= allocated {
+		return 0
+	}
+	return int32(100 - read*100/allocated)
+}

@@ -1,0 +1,107 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// Sweeper removes from the host what belongs to no live task: a task may be deleted while its agent is away (I4). It touches only what carries a
+// tag of ours or stands in the journal.
+type Sweeper struct {
+	Host      *hyperv.Host
+	Journal   *Journal
+	Restores  *restore
+	Tasks     *Tasks
+	Client    client.Client // uncached: a task that was made a moment ago is alive
+	Namespace string
+	Interval  time.Duration
+	Clock     clock.Clock
+}
+
+// Start sweeps at once and then at intervals, until ctx ends.
+func (s *Sweeper) Start(ctx context.Context) error {
+	log := ctrl.LoggerFrom(ctx).WithName("sweeper")
+	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			log.Error(err, "Host not swept")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.Clock.After(s.Interval):
+		}
+	}
+}
+
+// sweep compares the host and the journal with the tasks that live. What is found before the tasks are listed cannot be of a task that is newer.
+func (s *Sweeper) sweep(ctx context.Context) error {
+	leftovers, err := s.found(ctx)
+	if err != nil || len(leftovers) == 0 {
+		return err
+	}
+	live, err := s.live(ctx)
+	if err != nil {
+		return err
+	}
+	release := &release{host: s.Host, journal: s.Journal, clock: s.Clock}
+	for tag, entry := range leftovers {
+		if live[tag] {
+			continue
+		}
+		log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
+		limited, cancel := context.WithTimeout(ctx, releaseTimeout)
+		if entry.Restore != nil {
+			log.Info("Took back what a dead restore left behind", "error", s.Restores.undo(limited, entry))
+		} else {
+			result := release.leave(limited, entry)
+			log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
+		}
+		cancel()
+	}
+	return nil
+}
+
+// found lists, by tag, what is on the host or in the journal.
+func (s *Sweeper) found(ctx context.Context) (map[string]Entry, error) {
+	leftovers := map[string]Entry{}
+	checkpoints, err := s.Host.Owned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, checkpoint := range checkpoints {
+		leftovers[checkpoint.Tag] = Entry{Tag: checkpoint.Tag, VirtualMachineID: checkpoint.VMID}
+	}
+	entries, err := s.Journal.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		leftovers[entry.Tag] = entry
+	}
+	return leftovers, nil
+}
+
+// live lists the uids of tasks that have no verdict yet, or are still worked on.
+func (s *Sweeper) live(ctx context.Context) (map[string]bool, error) {
+	tasks := &v1alpha1.AgentTaskList{}
+	if err := s.Client.List(ctx, tasks, client.InNamespace(s.Namespace)); err != nil {
+		return nil, fmt.Errorf("list tasks: %w", err)
+	}
+	live := map[string]bool{}
+	for i := range tasks.Items {
+		task := &tasks.Items[i]
+		live[string(task.UID)] = !finished(task) || s.Tasks.Running(task.UID)
+		if task.Spec.Release != nil && !finished(task) {
+			live[task.Spec.Release.Tag] = true // that task cleans up
+		}
+	}
+	return live, nil
+}

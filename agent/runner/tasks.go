@@ -1,0 +1,135 @@
+package runner
+
+import (
+	"context"
+	"sync"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// Handler carries out the tasks of one kind.
+type Handler interface {
+	// Run does all of a task and returns its verdict. It is called again with the same task after the agent was killed at any point, and then
+	// finishes what was begun. ctx ends with a cause when the task was canceled or deleted, its deadline passed, or the agent stops; the host is
+	// cleaned up all the same unless the cause is ErrClaimLost or that the agent stops.
+	Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error
+}
+
+// Tasks hands the tasks of a namespace to their handlers, each in a goroutine of its own. How many run at once is the manager's decision.
+type Tasks struct {
+	Client   client.Client
+	Session  string
+	Handlers map[v1alpha1.TaskKind]Handler
+	Clock    clock.Clock
+
+	mu      sync.Mutex
+	running map[types.UID]context.CancelCauseFunc
+	done    sync.WaitGroup
+	life    context.Context // ends when the agent stops
+}
+
+// SetupWithManager registers the watch. Work ends when ctx does.
+func (t *Tasks) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	t.running = map[types.UID]context.CancelCauseFunc{}
+	t.life = ctx
+	return ctrl.NewControllerManagedBy(mgr).For(&v1alpha1.AgentTask{}).Named("agenttask").
+		Complete(reconcile.Func(t.reconcile))
+}
+
+// Wait returns when all work has ended.
+func (t *Tasks) Wait() { t.done.Wait() }
+
+// Running says whether this agent works on the task with the uid.
+func (t *Tasks) Running(uid types.UID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, running := t.running[uid]
+	return running
+}
+
+// reconcile starts, cancels or leaves alone the work on one task. What a task that vanished has left on the host is the sweeper's.
+func (t *Tasks) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	task := &v1alpha1.AgentTask{}
+	if err := t.Client.Get(ctx, request.NamespacedName, task); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	stop, running := t.running[task.UID]
+	switch {
+	case finished(task):
+	case running && (task.Spec.Cancel || !task.DeletionTimestamp.IsZero()):
+		stop(errCanceled)
+	case running:
+	default:
+		t.start(task)
+	}
+	return ctrl.Result{}, nil
+}
+
+func finished(task *v1alpha1.AgentTask) bool {
+	verdict := apimeta.FindStatusCondition(task.Status.Conditions, v1alpha1.ConditionSucceeded)
+	return verdict != nil && verdict.Status != "Unknown"
+}
+
+// start runs a task in the background. A task that is canceled already runs too: an earlier session may have left something on the host.
+func (t *Tasks) start(task *v1alpha1.AgentTask) {
+	ctx, stop := context.WithCancelCause(t.life)
+	ctx, free := context.WithDeadlineCause(ctx, task.Spec.Deadline.Time, errDeadline)
+	if task.Spec.Cancel {
+		stop(errCanceled)
+	}
+	t.running[task.UID] = stop
+	t.done.Go(func() {
+		defer free()
+		t.run(ctx, task)
+		t.mu.Lock()
+		delete(t.running, task.UID)
+		t.mu.Unlock()
+	})
+}
+
+// run does one task from claim to verdict. When the agent stops there is no verdict: its next session takes the task up again.
+func (t *Tasks) run(ctx context.Context, task *v1alpha1.AgentTask) {
+	log := ctrl.LoggerFrom(t.life).WithValues("task", task.Name, "kind", task.Spec.Kind)
+	report := newReport(t.Client, t.Clock, task)
+	if err := report.Claim(t.life, t.Session); err != nil {
+		log.Error(err, "Claim failed")
+		return
+	}
+	log.Info("Task started")
+	err := causeOf(ctx, t.handle(ctx, task, report))
+	if t.life.Err() != nil {
+		log.Info("Task interrupted", "cause", context.Cause(t.life).Error())
+		return
+	}
+	if err != nil {
+		log.Error(err, "Task failed")
+	} else {
+		log.Info("Task succeeded")
+	}
+	if err := report.Finish(t.life, err); err != nil {
+		log.Error(err, "Verdict not recorded")
+	}
+}
+
+func (t *Tasks) handle(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
+	handler, known := t.Handlers[task.Spec.Kind]
+	if !known {
+		return stall("KindNotServed", errKindNotServed(task.Spec.Kind))
+	}
+	return handler.Run(ctx, task, report)
+}
+
+type errKindNotServed v1alpha1.TaskKind
+
+func (e errKindNotServed) Error() string {
+	return "this agent does no tasks of kind " + string(e) + ": it was placed with the wrong agent, or the agent is too old"
+}

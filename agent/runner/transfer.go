@@ -1,0 +1,128 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// definitionFile is the file of an image that says in portable words how to define the virtual machine anew.
+const definitionFile = "definition.json"
+
+// What an image records for us beside its own facts.
+const (
+	annotationNamespace  = "hyperkeep.io/namespace"
+	annotationObjectName = "hyperkeep.io/virtual-machine"
+	annotationRunType    = "hyperkeep.io/run-type"
+	annotationAllocated  = "hyperkeep.io/allocated-bytes"
+)
+
+// transfer reads what was decided and stores it. Nothing of it is visible before publishing.
+func (r *backupRun) transfer(ctx context.Context) error {
+	writer, err := r.repository.Begin(ctx, r.imageSpec())
+	if err != nil {
+		return err
+	}
+	r.writer = writer
+	counters := make([]image.Progress, len(r.plan))
+	stop := r.report.Progress(ctx, func() (total, done, stored int64) {
+		for i := range r.plan {
+			total += r.plan[i].estimate
+			done += min(counters[i].Read.Load(), r.plan[i].estimate)
+			stored += counters[i].Stored.Load()
+		}
+		return total, done, stored
+	})
+	defer stop()
+	for i := range r.plan {
+		if err := r.addDisk(ctx, &r.plan[i], &counters[i]); err != nil {
+			return err
+		}
+	}
+	return r.addConfiguration(ctx)
+}
+
+func (r *backupRun) imageSpec() image.ImageSpec {
+	var allocated int64
+	for _, plan := range r.plan {
+		allocated += plan.allocated
+	}
+	vm := r.spec.VirtualMachine
+	return image.ImageSpec{
+		ID: r.spec.ImageID, TaskUID: r.entry.Tag, Policy: r.spec.PolicyName,
+		VM:      image.VM{ID: vm.ID, Name: vm.Name, Host: vm.HostName},
+		TakenAt: r.checkpoint.Taken, Consistency: string(consistencyOf(r.checkpoint.Level)), Method: string(v1alpha1.MethodWMI),
+		Tool: "hyperkeep " + r.version, Excluded: r.excluded,
+		Annotations: map[string]string{
+			annotationNamespace: r.spec.Namespace, annotationObjectName: vm.ObjectName,
+			annotationRunType: string(r.spec.Type), annotationAllocated: strconv.FormatInt(allocated, 10),
+		},
+	}
+}
+
+// addDisk stores one disk. An increment that turns out not to be sound becomes a full read of that disk alone (AC-12, AC-14).
+func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *image.Progress) error {
+	defer plan.content.Close() //nolint:errcheck // read only
+	spec := image.DiskSpec{
+		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: plan.disk.Path,
+		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.Members()[0].PhysicalSectorSize()),
+		Reason: plan.reason.String(), Increment: plan.increment,
+	}
+	_, err := r.writer.AddDisk(ctx, spec, plan.content, progress)
+	lost, isLost := errors.AsType[*hyperv.TrackingLostError](err)
+	switch {
+	case isLost:
+		plan.reason = readReason{string(lost.Reason), lost.Detail}
+	case errors.Is(err, image.ErrBaseUnusable):
+		plan.reason = readReason{"BaseUnusable", err.Error()}
+	default:
+		return err
+	}
+	r.report.Warn("IncrementDemoted", "Disk %s is read in full: %s.", plan.disk.Key, plan.reason)
+	plan.increment, plan.estimate = nil, plan.allocated
+	spec.Increment, spec.Reason = nil, plan.reason.String()
+	progress.Read.Store(0)
+	_, err = r.writer.AddDisk(ctx, spec, plan.content, progress)
+	return err
+}
+
+// addConfiguration stores what the virtual machine is besides its disks: Hyper-V's own files, and the same in portable words.
+func (r *backupRun) addConfiguration(ctx context.Context) error {
+	definition, err := json.MarshalIndent(r.vm.Definition(), "", "  ")
+	if err != nil {
+		return fmt.Errorf("describe the virtual machine: %w", err)
+	}
+	if err := r.writer.AddFile(ctx, definitionFile, bytes.NewReader(definition)); err != nil {
+		return err
+	}
+	files, err := r.host.ConfigurationFiles(ctx, r.checkpoint)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := r.addFile(ctx, file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *backupRun) addFile(ctx context.Context, file hyperv.ConfigFile) error {
+	content, err := r.files.Open(ctx, file.Path)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", file.Path, err)
+	}
+	size, err := content.Size()
+	if err == nil {
+		err = r.writer.AddFile(ctx, file.Name, io.NewSectionReader(content, 0, size))
+	}
+	return errors.Join(err, content.Close())
+}
