@@ -30,7 +30,8 @@ download() {
   local tool found
   tool=$(go -C ../tools tool -n setup-envtest)
   timeout 20 "$tool" list --bin-dir "$work" >/dev/null 2>&1 || return 0
-  found=$(timeout 600 "$tool" use "${version#v}" --bin-dir "$work" -p path 2>/dev/null) || return 0
+  found=$(timeout 600 "$tool" use "$(cut -d. -f1,2 <<<"${version#v}").x" --bin-dir "$work" -p path 2>/dev/null) || return 0
+  chmod -R u+w "$found" # setup-envtest makes its store read-only
   install "$found"/{etcd,kube-apiserver,kubectl}
 }
 
@@ -43,18 +44,17 @@ compile() {
     stamp+=" -X $pkg.gitMajor=1 -X $pkg.gitMinor=$(cut -d. -f2 <<<"$version")"
   done
   for name in "${wanted[@]}"; do
-    [[ -x $cache/$name ]] && continue
+    [[ ! -x $cache/$name ]] || continue
     ../progress.sh "compiling $name $version" \
       go build -v -trimpath -ldflags "$stamp" -o "$work/$name" "${package[$name]}"
     install "$work/$name"
   done
 }
 
-if has_all "${KUBEBUILDER_ASSETS:-/nonexistent}"; then echo "$KUBEBUILDER_ASSETS"; exit; fi
+if has_all "${KUBEBUILDER_ASSETS:-/nonexistent}"; then echo "$KUBEBUILDER_ASSETS" && exit; fi
 mkdir -p "$cache"
 exec 9>"$cache/.lock" && flock 9 # a second caller waits here and then finds everything done
 rm -rf "$cache"/.work.* # of a run that was killed
 work=$(mktemp -d "$cache/.work.XXXXXX") && trap 'rm -rf "$work"' EXIT
-has_all "$cache" || download
-has_all "$cache" || compile
+has_all "$cache" || { download && has_all "$cache"; } || compile
 echo "$cache"

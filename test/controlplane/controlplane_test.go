@@ -233,7 +233,7 @@ func TestServersDieWithTheirStarter(t *testing.T) {
 func skipWithoutBinaries(t *testing.T, err error) {
 	t.Helper()
 	var missing *MissingBinaryError
-	if errors.As(err, &missing) && os.Getenv("CI") == "" {
+	if errors.As(err, &missing) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 }

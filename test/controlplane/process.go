@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -70,7 +71,7 @@ func (p *process) await(ctx context.Context, ready func(context.Context) bool) e
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, startTimeout, true,
 		func(ctx context.Context) (bool, error) {
 			if p.ended() {
-				return false, fmt.Errorf("it ended (%v)", p.err)
+				return false, p.end()
 			}
 			return ready(ctx), nil
 		})
@@ -78,6 +79,14 @@ func (p *process) await(ctx context.Context, ready func(context.Context) bool) e
 		return fmt.Errorf("wait for %s: %w; its log ends with:\n%s", p.name, err, tail(p.log))
 	}
 	return nil
+}
+
+// end says how the process ended; a server that ends has failed, even with exit code 0.
+func (p *process) end() error {
+	if p.err == nil {
+		return errors.New("it had ended by itself")
+	}
+	return fmt.Errorf("it had ended by itself: %w", p.err)
 }
 
 func (p *process) ended() bool {
@@ -102,8 +111,7 @@ func stop(p **process) error {
 	stopped.cancel()
 	<-stopped.done
 	if crashed {
-		return fmt.Errorf("%s had ended by itself (%v); its log ends with:\n%s",
-			stopped.name, stopped.err, tail(stopped.log))
+		return fmt.Errorf("stop %s: %w; its log ends with:\n%s", stopped.name, stopped.end(), tail(stopped.log))
 	}
 	return nil
 }

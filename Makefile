@@ -1,0 +1,118 @@
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+BUILD := go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+TEST := go test -race -shuffle=on
+# DEMO_EXIT=1 ends the demo after its last step; otherwise it stays up to be looked at.
+DEMO_EXIT ?=
+
+# What CI must show, and so what a race detector on two cores has time for.
+UNIT_TIMEOUT := 20m
+E2E_TIMEOUT := 40m
+
+# Expanded where it is used: the first use may take minutes.
+CONTROLPLANE = $$(hack/controlplane.sh --with-controller-manager)
+LINTER = $$(go -C hack/lint tool -n golangci-lint-kube-api-linter)
+CHART_CRDS := charts/hyperkeep/files/crds
+GENERATED := api config/crd config/rbac $(CHART_CRDS)
+
+##@ General
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: deps
+deps: ## Install what the build and the tests need, but for Go (Debian, as root).
+	@hack/deps.sh
+
+.PHONY: require-go
+require-go:
+	@hack/require-go.sh
+
+.PHONY: demo
+demo: require-go ## Show Hyperkeep at work on this machine, with emulated Hyper-V hosts.
+	KUBEBUILDER_ASSETS="$(CONTROLPLANE)" DEMO_EXIT="$(DEMO_EXIT)" go run ./hack/demo
+
+.PHONY: clean
+clean: ## Remove what was built here; the user's cache of the control plane stays.
+	rm -rf bin .cache .demo
+
+##@ Build
+
+.PHONY: build
+build: require-go ## Compile the programs for this machine into bin/.
+	$(BUILD) -o bin/ ./cmd/...
+
+.PHONY: build-windows
+build-windows: require-go ## Compile the agent and the kubectl plugin for Windows into bin/.
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/agent ./cmd/kubectl-hyperkeep
+
+.PHONY: generate
+generate: bin/controller-gen ## Generate the API's DeepCopy methods.
+	bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: bin/controller-gen ## Generate the CRDs, for config/ and for the chart, and the manager's RBAC.
+	bin/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	bin/controller-gen rbac:roleName=manager paths=./controllers/... output:rbac:dir=config/rbac
+	mkdir -p $(CHART_CRDS)
+	rm -f $(CHART_CRDS)/*.yaml
+	cp config/crd/bases/*.yaml $(CHART_CRDS)/
+
+##@ Check
+
+.PHONY: fmt
+fmt: require-go ## Format the Go code.
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: lint
+lint: require-go ## Check the Go code, for Linux and for Windows.
+	hack/check-layout.sh
+	$(LINTER) run
+	GOOS=windows $(LINTER) run ./agent/... ./cmd/...
+
+.PHONY: api-lint
+api-lint: require-go ## Check the API against the Kubernetes conventions.
+	$(LINTER) run -c hack/lint/api.yml ./api/...
+
+.PHONY: vet
+vet: require-go ## Compile everything, tests too, for Linux and for Windows.
+	go vet ./...
+	GOOS=windows go vet ./...
+
+.PHONY: verify
+verify: require-go ## Check that formatted and generated files are up to date.
+	hack/verify.sh $(GENERATED)
+
+.PHONY: unit
+unit: require-go ## Test the packages; those that need a control plane get one.
+	KUBEBUILDER_ASSETS="$(CONTROLPLANE)" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
+		$$(go list ./... | grep -v '^github.com/hyperkeep/hyperkeep/test/')
+
+# The tests see the real kubectl and helm first in PATH. One package at a time: each of them runs
+# whole control planes and hosts, and times out if two share two cores.
+.PHONY: e2e
+e2e: require-go build bin/helm ## Test the whole: programs, control plane, chart, crashes.
+	assets="$(CONTROLPLANE)"
+	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH"
+	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/...
+
+.PHONY: test
+test: verify vet build-windows lint api-lint unit e2e ## Everything that CI runs.
+
+##@ Tools
+
+bin/controller-gen: hack/tools/go.mod | require-go
+	go build -C hack/tools -o "$(CURDIR)/$@" sigs.k8s.io/controller-tools/cmd/controller-gen
+
+bin/helm: hack/tools/go.mod | require-go
+	hack/progress.sh "compiling helm" \
+		go build -C hack/tools -v -o "$(CURDIR)/$@" helm.sh/helm/v3/cmd/helm
