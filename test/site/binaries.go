@@ -1,0 +1,58 @@
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Binaries are the paths of the programs.
+type Binaries struct {
+	Manager, Agent string
+}
+
+// Build compiles the programs into dir, from the checkout that the working directory lies in. Go's build cache makes it quick when nothing changed; how
+// a long one goes on is shown on progress.
+func Build(ctx context.Context, dir string, progress io.Writer) (Binaries, error) {
+	root, err := Checkout()
+	if err != nil {
+		return Binaries{}, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return Binaries{}, err
+	}
+	built := Binaries{Manager: filepath.Join(dir, "manager"), Agent: filepath.Join(dir, "agent")}
+	for _, path := range []string{built.Manager, built.Agent} {
+		name := filepath.Base(path)
+		build := exec.CommandContext(ctx, filepath.Join(root, "hack", "progress.sh"), "compiling "+name,
+			"go", "build", "-v", "-o", path, "./cmd/"+name)
+		build.Dir = root
+		build.Stdout, build.Stderr = progress, progress
+		if err := build.Run(); err != nil {
+			return Binaries{}, fmt.Errorf("compile %s: %w", name, err)
+		}
+	}
+	return built, nil
+}
+
+// Checkout returns the top folder of the checkout that the working directory lies in.
+func Checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("the working directory lies in no checkout of Hyperkeep")
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,100 @@
+package site
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// Host is an emulated Hyper-V host and its agent.
+type Host struct {
+	// Name of the host's HyperVHost object.
+	Name string
+	// Dir is the host's folder, D:\VMs to the host: one folder for each virtual machine.
+	Dir string
+	// Emulator is the host; Agent does not run before Join.
+	Emulator, Agent *Process
+
+	site *Site
+}
+
+// HostDir is the folder of a host, which may be filled before the host is added.
+func (s *Site) HostDir(name string) string { return s.file("hosts", name) }
+
+// AddHost starts an emulated host over what lies in its folder, and returns when it serves.
+func (s *Site) AddHost(ctx context.Context, name string) (*Host, error) {
+	dir, err := s.folder("hosts", name)
+	if err != nil {
+		return nil, err
+	}
+	host := &Host{Name: name, Dir: dir, site: s}
+	host.Emulator = NewProcess("emulated host "+name, s.log("emulator-"+name), s.Binaries.Agent, "emulate", dir)
+	state, err := s.folder("state", name)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{
+		s.Binaries.Agent, "host", "--host", name, "--kubeconfig", s.file("accounts", name+".kubeconfig"), "--state-dir", state, "--emulated", host.Socket(),
+	}
+	host.Agent = NewProcess("agent of "+name, s.log("agent-"+name), append(args, s.HostArgs...)...)
+
+	s.mu.Lock()
+	s.hosts = append(s.hosts, host)
+	s.mu.Unlock()
+	return host, host.StartEmulator(ctx)
+}
+
+// Socket is where the emulated host answers.
+func (h *Host) Socket() string { return filepath.Join(h.Dir, ".hyperv", "host.sock") }
+
+// StartEmulator starts the emulated host after it was killed, and returns when it serves.
+func (h *Host) StartEmulator(ctx context.Context) error {
+	if err := h.Emulator.Start(); err != nil {
+		return err
+	}
+	return h.Emulator.await(ctx, func(context.Context) bool { return serves(h.Socket()) })
+}
+
+func serves(socket string) bool {
+	folder, err := os.Open(filepath.Dir(socket))
+	if err != nil {
+		return false
+	}
+	defer folder.Close()
+	// By way of the open folder, because a socket's address holds 107 bytes only.
+	conn, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), filepath.Base(socket)))
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// Join hands the agent the account that the manager makes for the host's HyperVHost object, which somebody applies, and starts it.
+func (h *Host) Join(ctx context.Context) error {
+	namespace := v1alpha1.AgentNamespace(h.Name)
+	key := client.ObjectKey{Namespace: namespace, Name: v1alpha1.AgentName}
+	for {
+		err := h.site.Client.Get(ctx, key, &corev1.ServiceAccount{})
+		if err == nil {
+			break
+		}
+		if !apierrors.IsNotFound(err) {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("wait for the account of host %s: %w; the manager's log ends with:\n%s", h.Name, err, h.site.Manager.Tail(5))
+		}
+	}
+	if _, err := h.site.account(ctx, h.Name, namespace, v1alpha1.AgentName); err != nil {
+		return err
+	}
+	return h.Agent.Start()
+}
