@@ -33,7 +33,7 @@ const (
 
 // Labels on objects that the manager makes. Children never inherit labels or annotations of their parents.
 const (
-	// LabelJobUID, LabelJobNamespace and LabelJobName lead from a task to the job that it was made for.
+	// LabelJobUID is the uid of the object that a task was made for; spec.owner names it.
 	LabelJobUID = "hyperkeep.io/job-uid"
 	// LabelPolicyUID leads from a job to its policy.
 	LabelPolicyUID = "hyperkeep.io/policy-uid"

@@ -1,0 +1,151 @@
+package delegation
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// Remedy says what an obstacle needs to go away.
+type Remedy int
+
+// What an obstacle needs.
+const (
+	// Patience: it goes away by itself.
+	Patience Remedy = iota
+	// Person: somebody must act, and the run goes on then.
+	Person
+	// None: it never goes away, the run fails.
+	None
+)
+
+// Obstacle is what keeps a run from being placed.
+type Obstacle struct {
+	Reason  string
+	Message string
+	Remedy  Remedy
+}
+
+// Error lets an obstacle that turned up at the last moment be returned as an error.
+func (o *Obstacle) Error() string { return o.Reason + ": " + o.Message }
+
+// Waits is an obstacle that goes away by itself.
+func Waits(reason, format string, args ...any) *Obstacle {
+	return &Obstacle{Reason: reason, Message: fmt.Sprintf(format, args...), Remedy: Patience}
+}
+
+// Stalls is an obstacle that a person must remove.
+func Stalls(reason, format string, args ...any) *Obstacle {
+	return &Obstacle{Reason: reason, Message: fmt.Sprintf(format, args...), Remedy: Person}
+}
+
+// Fails is an obstacle that stays.
+func Fails(reason, format string, args ...any) *Obstacle {
+	return &Obstacle{Reason: reason, Message: fmt.Sprintf(format, args...), Remedy: None}
+}
+
+// Site is what matters for placing a run: the repository and the host that it needs.
+type Site struct {
+	// Namespace of the run.
+	Namespace string
+	// RepositoryName and HostName are what is wanted.
+	RepositoryName, HostName string
+	// Repository and Host are nil when they do not exist.
+	Repository *v1alpha1.BackupRepository
+	Host       *v1alpha1.HyperVHost
+	// Tasks that occupy the host.
+	Tasks []v1alpha1.AgentTask
+	// Credential is set when the host's agent has the credential of the repository.
+	Credential bool
+}
+
+// Obstacle is the first thing that keeps a task for this virtual machine from the host, or nil. machineID is empty for a task that touches no
+// virtual machine that exists.
+func (s Site) Obstacle(machineID string) *Obstacle {
+	if o := RepositoryObstacle(s.Repository, s.RepositoryName, s.Namespace); o != nil {
+		return o
+	}
+	if o := s.hostObstacle(); o != nil {
+		return o
+	}
+	if o := busy(s.Host, s.Tasks, machineID); o != nil {
+		return o
+	}
+	if !s.Credential {
+		return Waits(v1alpha1.ReasonRepositoryNotReady, "the agent of host %s has not got the credential of repository %s yet", s.HostName, s.RepositoryName)
+	}
+	return nil
+}
+
+func (s Site) hostObstacle() *Obstacle {
+	switch {
+	case s.Host == nil || !s.Host.DeletionTimestamp.IsZero():
+		return Waits(v1alpha1.ReasonHostNotFound, "there is no HyperVHost %s", s.HostName)
+	case !HostReady(s.Host):
+		return Waits(v1alpha1.ReasonHostUnreachable, "host %s is not ready%s", s.HostName, because(s.Host))
+	case s.Host.Spec.Unschedulable:
+		return Waits(v1alpha1.ReasonHostUnschedulable, "host %s takes no new work: spec.unschedulable is set", s.HostName)
+	default:
+		return nil
+	}
+}
+
+// busy says whether the virtual machine is worked on already, or the host has as much work as it may.
+func busy(host *v1alpha1.HyperVHost, tasks []v1alpha1.AgentTask, machineID string) *Obstacle {
+	held := int32(0)
+	for i := range tasks {
+		task := &tasks[i]
+		if !HoldsHost(task) {
+			continue
+		}
+		if machineID != "" && task.Labels[v1alpha1.LabelVirtualMachineID] == machineID {
+			return Waits(v1alpha1.ReasonVirtualMachineBusy, "%s %s/%s works on the virtual machine", task.Spec.Owner.Kind, task.Spec.Owner.Namespace, task.Spec.Owner.Name)
+		}
+		if task.Namespace == v1alpha1.AgentNamespace(host.Name) {
+			held++
+		}
+	}
+	if held >= host.Spec.MaxParallelJobs {
+		return Waits(v1alpha1.ReasonHostAtLimit, "host %s runs %d of %d jobs", host.Name, held, host.Spec.MaxParallelJobs)
+	}
+	return nil
+}
+
+// HostReady says whether the agent of a host is alive and can do backups. A host that does not exist is not ready.
+func HostReady(host *v1alpha1.HyperVHost) bool {
+	return host != nil && meta.IsStatusConditionTrue(host.Status.Conditions, v1alpha1.ConditionReady)
+}
+
+func because(host *v1alpha1.HyperVHost) string {
+	ready := meta.FindStatusCondition(host.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.Message == "" {
+		return ""
+	}
+	return ": " + ready.Message
+}
+
+// RepositoryObstacle says why a namespace cannot use a repository now, or nil. The repository is nil when it does not exist.
+func RepositoryObstacle(repository *v1alpha1.BackupRepository, name, namespace string) *Obstacle {
+	switch {
+	case repository == nil:
+		return Waits(v1alpha1.ReasonRepositoryNotFound, "there is no BackupRepository %s", name)
+	case !Allows(repository, namespace):
+		return Stalls(v1alpha1.ReasonRepositoryNotAllowed, "repository %s does not allow namespace %s: an administrator adds it to allowedNamespaces, or use another repository", name, namespace)
+	case !meta.IsStatusConditionTrue(repository.Status.Conditions, v1alpha1.ConditionReady):
+		message := "it was not probed yet"
+		if ready := meta.FindStatusCondition(repository.Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Message != "" {
+			message = ready.Message
+		}
+		return Waits(v1alpha1.ReasonRepositoryNotReady, "repository %s is not ready: %s", name, message)
+	default:
+		return nil
+	}
+}
+
+// Allows says whether a namespace may use a repository.
+func Allows(repository *v1alpha1.BackupRepository, namespace string) bool {
+	return slices.Contains(repository.Spec.AllowedNamespaces, "*") || slices.Contains(repository.Spec.AllowedNamespaces, namespace)
+}
