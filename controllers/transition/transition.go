@@ -2,6 +2,8 @@
 package transition
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -10,7 +12,7 @@ import (
 )
 
 // Events returns one event for each of the given conditions whose status or reason changed to something that a person should know: a warning for
-// False and for Stalled, a normal one for True. A condition that became Unknown or went away is no news.
+// False and for Stalled, a normal one for True; conditions that say the same share one. A condition that became Unknown or went away is no news.
 func Events(before, after []metav1.Condition, kinds ...string) []report.Event {
 	var events []report.Event
 	for _, kind := range kinds {
@@ -18,10 +20,12 @@ func Events(before, after []metav1.Condition, kinds ...string) []report.Event {
 		if is == nil || is.Status == metav1.ConditionUnknown || was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			continue
 		}
+		event := report.Normal(is.Reason, "%s", is.Message)
 		if is.Status == metav1.ConditionFalse || kind == v1alpha1.ConditionStalled {
-			events = append(events, report.Warning(is.Reason, "%s", is.Message))
-		} else {
-			events = append(events, report.Normal(is.Reason, "%s", is.Message))
+			event = report.Warning(is.Reason, "%s", is.Message)
+		}
+		if !slices.Contains(events, event) {
+			events = append(events, event)
 		}
 	}
 	return events

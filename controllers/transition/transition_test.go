@@ -22,6 +22,7 @@ func TestEvents(t *testing.T) {
 		"it became unknown":            {condition("Ready", "True", "Alive"), condition("Ready", "Unknown", "Asking"), ""},
 		"it went away":                 {condition("Ready", "True", "Alive"), nil, ""},
 		"it stalled":                   {nil, condition("Stalled", "True", "Taken"), "Warning Taken: 100% sure"},
+		"two say the same":             {nil, append(condition("Ready", "False", "Taken"), condition("Stalled", "True", "Taken")...), "Warning Taken: 100% sure"},
 		"a condition nobody asked for": {nil, condition("Other", "True", "Taken"), ""},
 	}
 	for name, c := range cases {
