@@ -28,6 +28,7 @@ install() { local file; for file in "$@"; do chmod 0755 "$file" && mv "$file" "$
 # download leaves the cache as it is when the archive cannot be had: compiling is the answer then.
 download() {
   local tool found
+  echo "Fetching Kubernetes $version, once for this user, into $cache" >&2
   tool=$(go -C ../tools tool -n setup-envtest)
   timeout 20 "$tool" list --bin-dir "$work" >/dev/null 2>&1 || return 0
   found=$(timeout 600 "$tool" use "$(cut -d. -f1,2 <<<"${version#v}").x" --bin-dir "$work" -p path 2>/dev/null) || return 0
@@ -38,7 +39,6 @@ download() {
 # compile stamps the version: an API server that calls itself v0.0.0-master confuses its clients.
 compile() {
   local name stamp="-s -w" pkg
-  echo "The Kubernetes control plane is compiled once for this user, into $cache:" >&2
   for pkg in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     stamp+=" -X $pkg.gitVersion=$version -X $pkg.gitTreeState=clean"
     stamp+=" -X $pkg.gitMajor=1 -X $pkg.gitMinor=$(cut -d. -f2 <<<"$version")"

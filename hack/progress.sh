@@ -11,8 +11,8 @@ shift
 log=$(mktemp)
 "$@" >"$log" 2>&1 &
 command=$!
-trap 'rm -f "$log"' EXIT
-trap 'kill "$command" 2>/dev/null; exit 130' INT TERM
+trap 'kill "$command" 2>/dev/null || true; rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
 
 report() {
   # The go command also says what it downloads; only package paths count.
@@ -28,6 +28,7 @@ while kill -0 "$command" 2>/dev/null; do
     printf '%s%s%s' "$start" "$(report)" "$end" >&2
     next=$((SECONDS + every))
   fi
+  kill -0 "$PPID" 2>/dev/null || exit 143 # nobody waits for it any more
   sleep 0.2
 done
 if ! wait "$command"; then
