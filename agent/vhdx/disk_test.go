@@ -283,9 +283,9 @@ func TestReadsAreCoalesced(t *testing.T) {
 	}
 }
 
-// TestTablesOfHugeDisksStayOnDisk walks and writes a disk of 64 TiB with a BAT of 512 MiB in little memory (T10).
+// TestTablesOfHugeDisksStayOnDisk walks and writes a disk of 64 TiB with a BAT of 128 MiB in little memory (T10).
 func TestTablesOfHugeDisksStayOnDisk(t *testing.T) {
-	w, _ := made(t, vhdx.Options{VirtualSize: 64 << 40, BlockSize: 1 << 20}, nil)
+	w, _ := made(t, vhdx.Options{VirtualSize: 64 << 40, BlockSize: 4 << 20}, nil)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -293,7 +293,7 @@ func TestTablesOfHugeDisksStayOnDisk(t *testing.T) {
 	for i := range int64(2000) {
 		at := i * 32 << 30
 		write(t, w, at, []byte{1})
-		want = append(want, extent.Extent{Offset: at, Length: 1 << 20})
+		want = append(want, extent.Extent{Offset: at, Length: 4 << 20})
 	}
 	got, err := extent.Collect(w.Disk().Data(extent.Extent{Length: w.Size()}))
 	must(t, err)

@@ -41,9 +41,7 @@ func scribble(t *testing.T, w *vhdx.Writer, guest []byte, maxZero int64, random 
 			continue
 		}
 		part := guest[off : off+length]
-		for i := range part {
-			part[i] = byte(random.Uint32())
-		}
+		fill(part, random)
 		_, err := w.WriteAt(part, off)
 		must(t, err)
 	}

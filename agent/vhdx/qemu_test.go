@@ -144,3 +144,44 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 		}
 	}
 }
+
+// TestReplaysLogsOfQemu takes the log entry that qemu wrote last, brings the file into the state of a crash right behind it, and compares our
+// replay with qemu's own.
+func TestReplaysLogsOfQemu(t *testing.T) {
+	qemu, io := needTool(t, "qemu-img"), needTool(t, "qemu-io")
+	dir := t.TempDir()
+	path, raw := filepath.Join(dir, "disk.vhdx"), filepath.Join(dir, "disk.raw")
+	run(t, qemu, "create", "-f", "vhdx", "-o", "block_size=1M", path, "40M")
+	args := []string{"-f", "vhdx"}
+	for i := range 20 {
+		args = append(args, "-c", fmt.Sprintf("write -P %d %dk 60k", i+1, i*2000))
+	}
+	run(t, io, append(args, path)...)
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	m := newMemory()
+	must(t, writeAll(m, whole, 0))
+	last := bytes.LastIndex(whole[:logAt+logSize], []byte("loge"))
+	bendHeaders(m, func(b []byte) { copy(b[48:], whole[last+32:last+48]) })
+	changed := int64(le.Uint64(whole[last+64+16:])) // a sector of the BAT
+	must(t, writeAll(m, make([]byte, 4096), changed))
+	_, err = m.ReadAt(whole, 0)
+	must(t, err)
+	must(t, os.WriteFile(path, whole, 0o600))
+
+	guest := make([]byte, 40<<20)
+	for i := range 20 {
+		copy(guest[i*2000<<10:], bytes.Repeat([]byte{byte(i + 1)}, 60<<10))
+	}
+	disk := openMembers(t, map[string]*memory{"": m}, []string{""})
+	if !disk.Members()[0].HasDirtyLog() {
+		t.Error("the log is not seen")
+	}
+	verify(t, disk, guest)
+	run(t, qemu, "check", "-r", "all", "-f", "vhdx", path)
+	run(t, qemu, "convert", "-f", "vhdx", "-O", "raw", path, raw)
+	sameAsRaw(t, disk, raw)
+	w, err := vhdx.OpenWriter(m, m.Size(), nil)
+	must(t, err)
+	verify(t, w.Disk(), guest)
+}
