@@ -9,15 +9,15 @@ const (
 	// ConditionProtected says whether a policy selects the virtual machine.
 	ConditionProtected = "Protected"
 
-	ReasonFound         = "Found"
-	ReasonNotFound      = "NotFound"
-	ReasonDuplicateID   = "DuplicateID"
-	ReasonExempt        = "Exempt"
-	ReasonSelected      = "Selected"
-	ReasonUnprotected   = "Unprotected"
-	ReasonNoObjective   = "NoObjective"
-	ReasonMovedAway     = "MovedToOtherNamespace"
-	ReasonFactsObserved = "Observed"
+	ReasonFound        = "Found"
+	ReasonNotFound     = "NotFound"
+	ReasonDuplicateID  = "DuplicateID"
+	ReasonExempt       = "Exempt"
+	ReasonSelected     = "Selected"
+	ReasonUnprotected  = "Unprotected"
+	ReasonNoObjective  = "NoObjective"
+	ReasonMovedAway    = "MovedToOtherNamespace"
+	ReasonUnidentified = "Unidentified"
 )
 
 // VirtualMachineSpec is what people may say of a virtual machine. Its labels are theirs too: policies select by them.
