@@ -17,6 +17,7 @@ import (
 const (
 	taskOwner        = "owner-uid"
 	imageMachine     = "virtual-machine-id"
+	imageObject      = "virtual-machine"
 	imageSeries      = "series"
 	imageRepository  = "repository"
 	jobMachine       = "virtual-machine"
@@ -37,6 +38,11 @@ func TasksOf(owner types.UID) client.ListOption {
 // ImagesOf finds the BackupImages of the virtual machine with this Hyper-V id.
 func ImagesOf(virtualMachineID string) client.ListOption {
 	return client.MatchingFields{imageMachine: virtualMachineID}
+}
+
+// ImagesOfObject finds the BackupImages of the VirtualMachine object of this name, which need not exist any more. Names are unique within a namespace only.
+func ImagesOfObject(virtualMachine string) client.ListOption {
+	return client.MatchingFields{imageObject: virtualMachine}
 }
 
 // ImagesOfSeries finds the BackupImages that retention counts together: those of one virtual machine (by its Hyper-V id), policy (by name; empty
@@ -65,7 +71,7 @@ func JobsInto(repository string) client.ListOption {
 	return client.MatchingFields{jobRepository: repository}
 }
 
-// RestoresOf finds the RestoreJobs that name the BackupImage of this name. Names are unique within a namespace only.
+// RestoresOf finds the RestoreJobs that have chosen, or name, the BackupImage of this name. Names are unique within a namespace only.
 func RestoresOf(image string) client.ListOption {
 	return client.MatchingFields{restoreImage: image}
 }

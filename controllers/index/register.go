@@ -18,6 +18,7 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 	}{
 		{&v1alpha1.AgentTask{}, taskOwner, keys(func(t *v1alpha1.AgentTask) string { return t.Spec.Owner.UID })},
 		{&v1alpha1.BackupImage{}, imageMachine, keys(func(i *v1alpha1.BackupImage) string { return i.Spec.VirtualMachine.ID })},
+		{&v1alpha1.BackupImage{}, imageObject, keys(func(i *v1alpha1.BackupImage) string { return i.Spec.VirtualMachine.ObjectName })},
 		{&v1alpha1.BackupImage{}, imageSeries, keys(seriesOf)},
 		{&v1alpha1.BackupImage{}, imageRepository, keys(func(i *v1alpha1.BackupImage) string { return i.Spec.RepositoryRef.Name })},
 		{&v1alpha1.BackupJob{}, jobMachine, keys(func(j *v1alpha1.BackupJob) string { return j.Spec.VirtualMachineRef.Name })},
@@ -52,10 +53,14 @@ func seriesOf(image *v1alpha1.BackupImage) string {
 }
 
 func imageOf(restore *v1alpha1.RestoreJob) string {
-	if restore.Spec.Source.ImageRef == nil {
+	switch {
+	case restore.Status.ImageRef != nil:
+		return restore.Status.ImageRef.Name
+	case restore.Spec.Source.ImageRef != nil:
+		return restore.Spec.Source.ImageRef.Name
+	default:
 		return ""
 	}
-	return restore.Spec.Source.ImageRef.Name
 }
 
 func machinesOf(object client.Object) []string {
