@@ -79,6 +79,7 @@ func Decide(run Run, seen Seen, now time.Time) Next {
 	d.next.Status.ObservedGeneration = run.Generation
 	d.conditions = report.ConditionsOf(&d.next.Status.Conditions, run.Generation, now)
 	d.decide()
+	d.announce()
 	d.next.Status.Phase = Phase(d.next.Status.Conditions)
 	return d.next
 }
@@ -96,7 +97,7 @@ func (d *decider) decide() {
 	d.mirror(current)
 	d.reportRelease()
 	switch {
-	case d.run.Deleting && d.run.Abandon != "" && d.run.Held:
+	case d.run.Abandoned() && d.run.Held:
 		d.abandon()
 	case Terminal(d.run.Status):
 		d.settle()

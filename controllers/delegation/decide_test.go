@@ -251,7 +251,7 @@ func settled(tasks Tasks, edits ...func(*Run)) Run {
 
 func releaseTask(try int32, edits ...func(*v1alpha1.AgentTask)) v1alpha1.AgentTask {
 	attempt := newTask(1)
-	task := newRelease(newRun(), Next{Task: &attempt, Attempt: try, Deadline: start}, "vm-1")
+	task := newRelease(newRun(), Next{Task: &attempt, Attempt: try, Deadline: start})
 	for _, edit := range edits {
 		edit(task)
 	}

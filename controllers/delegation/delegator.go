@@ -102,9 +102,9 @@ func (d *Delegator) hasCredential(ctx context.Context, namespace, repository str
 	return err == nil, nil
 }
 
-// Act carries a decision out: it has one effect outside, and may be repeated. machineID is the virtual machine that the run is about, and work the
-// task of a new attempt. An obstacle that turns up at the last moment is returned as an *Obstacle.
-func (d *Delegator) Act(ctx context.Context, object client.Object, run Run, next Next, machineID string, work func() *v1alpha1.AgentTask) error {
+// Act carries a decision out: it has one effect outside, and may be repeated. work makes the task of a new
+// attempt. An obstacle that turns up at the last moment is returned as an *Obstacle.
+func (d *Delegator) Act(ctx context.Context, object client.Object, run Run, next Next, work func() *v1alpha1.AgentTask) error {
 	switch next.Action {
 	case Hold, LetGo:
 		return d.hold(ctx, object, next.Action == Hold)
@@ -113,7 +113,7 @@ func (d *Delegator) Act(ctx context.Context, object client.Object, run Run, next
 	case Cancel:
 		return d.Cancel(ctx, next.Task)
 	case Release:
-		return d.Create(ctx, newRelease(run, next, machineID))
+		return d.Create(ctx, newRelease(run, next))
 	default:
 		return nil
 	}

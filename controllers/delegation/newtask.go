@@ -48,12 +48,25 @@ func SetRepository(task *v1alpha1.AgentTask, repository *v1alpha1.BackupReposito
 }
 
 // newRelease is the task that cleans up after an attempt. It goes to the same host, and is named after the attempt's task and the try.
-func newRelease(run Run, next Next, machineID string) *v1alpha1.AgentTask {
+func newRelease(run Run, next Next) *v1alpha1.AgentTask {
 	attempt := next.Task
 	task := NewTask(run.Owner, v1alpha1.TaskRelease, next.Attempt, attempt.Namespace, next.Deadline)
 	task.Name = TaskName(v1alpha1.TaskRelease, string(attempt.UID), next.Attempt)
 	task.Labels[v1alpha1.LabelHost] = attempt.Labels[v1alpha1.LabelHost]
+	machineID := machineOf(attempt)
 	task.Labels[v1alpha1.LabelVirtualMachineID] = machineID
 	task.Spec.Release = &v1alpha1.ReleaseTask{VirtualMachineID: machineID, Tag: string(attempt.UID)}
 	return task
+}
+
+// machineOf is the virtual machine that an attempt worked on: the existing one, else the one that it made. An attempt that got to neither has nothing
+// to its name; its owner's uid stands for a virtual machine that no host has.
+func machineOf(attempt *v1alpha1.AgentTask) string {
+	if id := attempt.Labels[v1alpha1.LabelVirtualMachineID]; id != "" {
+		return id
+	}
+	if restored := attempt.Status.Restored; restored != nil {
+		return restored.ID
+	}
+	return attempt.Spec.Owner.UID
 }

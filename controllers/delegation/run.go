@@ -73,6 +73,9 @@ func Terminal(status v1alpha1.RunStatus) bool {
 // Settled says that nothing is left to do for a run: the verdict fell, and the host is clean.
 func (r Run) Settled() bool { return Terminal(r.Status) && !r.Held }
 
+// Abandoned says that a person gave up on the host of a run that is being deleted: it goes at once.
+func (r Run) Abandoned() bool { return r.Deleting && r.Abandon != "" }
+
 // NeedsPlace says whether the next thing to do may be to make a task, so that it is worth while to look for a place.
 func (r Run) NeedsPlace(tasks Tasks) bool {
 	current := tasks.Current()
