@@ -1,0 +1,202 @@
+package emulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// Fault makes the next calls of a method fail.
+type Fault struct {
+	// Method is the name of a WMI method, such as "CreateSnapshot".
+	Method string `json:"method"`
+	// ReturnValue refuses the call itself. With zero the call is accepted, and its job fails with JobError.
+	ReturnValue uint32 `json:"returnValue,omitempty"`
+	// JobError is the error code of the job, such as 32775, and Message what GetErrorEx says.
+	JobError int64  `json:"jobError,omitempty"`
+	Message  string `json:"message,omitempty"`
+	// Times is how many calls fail; zero means one.
+	Times int `json:"times,omitempty"`
+}
+
+// Faults makes an emulated host misbehave, for tests. It is safe for concurrent use.
+type Faults struct {
+	host *Host
+
+	mu          sync.Mutex
+	pending     []Fault
+	disconnects int
+	mergesHeld  chan struct{} // closed to let merges go on; nil when they are not held
+	pauses      map[string]*Pause
+	hits        map[string]int
+}
+
+// Pause stops the host at a named point. Points are "snapshot.prepared", "snapshot.committed" and "merge.copied".
+type Pause struct {
+	// Reached is closed when the host has come to the point; it stays there until Resume.
+	Reached chan struct{}
+	resume  chan struct{}
+	once    sync.Once
+}
+
+// Resume lets the host go on. A second call does nothing.
+func (p *Pause) Resume() { p.once.Do(func() { close(p.resume) }) }
+
+func newFaults(h *Host) *Faults {
+	return &Faults{host: h, pauses: make(map[string]*Pause), hits: make(map[string]int)}
+}
+
+// FailNext makes calls fail. Several faults for a method are used up in their order.
+func (f *Faults) FailNext(fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault.Times = max(1, fault.Times)
+	f.pending = append(f.pending, fault)
+}
+
+// Hits returns how many calls of a method have failed by FailNext.
+func (f *Faults) Hits(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hits[method]
+}
+
+// Disconnect makes the next n calls of WMI sessions return wmi.ErrDisconnected.
+func (f *Faults) Disconnect(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.disconnects = n
+}
+
+// HoldMerges stops all merges until ReleaseMerges.
+func (f *Faults) HoldMerges() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mergesHeld == nil {
+		f.mergesHeld = make(chan struct{})
+	}
+}
+
+// ReleaseMerges lets merges go on.
+func (f *Faults) ReleaseMerges() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mergesHeld != nil {
+		close(f.mergesHeld)
+		f.mergesHeld = nil
+	}
+}
+
+// PauseAt stops the host when it comes to a point the next time.
+func (f *Faults) PauseAt(point string) *Pause {
+	p := &Pause{Reached: make(chan struct{}), resume: make(chan struct{})}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pauses[point] = p
+	return p
+}
+
+// LoseTracking makes the tracking ids of a disk unusable, as after a crash of a host whose tracking files did not survive.
+func (f *Faults) LoseTracking(path string) error {
+	use, ok := f.host.use(path)
+	if !ok {
+		return fmt.Errorf("%s is no disk of a VM", path)
+	}
+	v := use.vm
+	v.op.Lock()
+	defer v.op.Unlock()
+	for _, d := range v.disks {
+		if d.path != use.path {
+			continue
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		var err error
+		if d.bitmap != nil {
+			err = d.bitmap.Close()
+			d.bitmap = nil
+		}
+		err = errors.Join(err, v.commit(func(r *vmRecord) { r.disk(d.path).Tracking = nil }))
+		v.dropBitmaps()
+		return err
+	}
+	return fmt.Errorf("the VM of %s cannot be used", path)
+}
+
+// take uses up a fault of a method that has, or has not, a return value.
+func (f *Faults) take(method string, job bool) *Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.pending {
+		p := &f.pending[i]
+		if p.Method != method || (p.ReturnValue == 0) != job {
+			continue
+		}
+		taken := *p
+		if p.Times--; p.Times == 0 {
+			f.pending = append(f.pending[:i:i], f.pending[i+1:]...)
+		}
+		f.hits[method]++
+		return &taken
+	}
+	return nil
+}
+
+func (f *Faults) refuse(method string) uint32 {
+	if fault := f.take(method, false); fault != nil {
+		return fault.ReturnValue
+	}
+	return 0
+}
+
+func (f *Faults) jobFault(method string) error {
+	if fault := f.take(method, true); fault != nil {
+		return &jobError{fault.JobError, fault.Message}
+	}
+	return nil
+}
+
+func (f *Faults) session() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.disconnects == 0 {
+		return nil
+	}
+	f.disconnects--
+	return wmi.ErrDisconnected
+}
+
+// mergeGate waits while merges are held.
+func (f *Faults) mergeGate(ctx context.Context) error {
+	f.mu.Lock()
+	held := f.mergesHeld
+	f.mu.Unlock()
+	if held == nil {
+		return ctx.Err()
+	}
+	select {
+	case <-held:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// reach stops at a point if a test asked for it.
+func (f *Faults) reach(ctx context.Context, point string) {
+	f.mu.Lock()
+	p := f.pauses[point]
+	delete(f.pauses, point)
+	f.mu.Unlock()
+	if p == nil {
+		return
+	}
+	close(p.Reached)
+	select {
+	case <-p.resume:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,111 @@
+package emulator
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+)
+
+// hostConfig is host.yaml: what the host is. The file may be missing.
+type hostConfig struct {
+	Name      string                  `yaml:"name,omitempty"`
+	OSVersion string                  `yaml:"osVersion,omitempty"` // 2016, 2019, 2022 or 2025
+	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
+	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
+	Switches  []string                `yaml:"switches,omitempty"`
+	// JobMillis is how long a job takes at least.
+	JobMillis int64 `yaml:"jobMillis,omitempty"`
+	// MergeBytesPerSecond is how fast checkpoints are merged. Zero does not slow them down.
+	MergeBytesPerSecond int64 `yaml:"mergeBytesPerSecond,omitempty"`
+}
+
+type volumeConfig struct {
+	SizeBytes int64 `yaml:"sizeBytes,omitempty"`
+}
+
+// builds are the versions that Win32_OperatingSystem reports.
+var builds = map[string]string{"2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
+
+const (
+	defaultJobMillis = 50
+	vmVolume         = `D:\VMs`
+	volumesFolder    = ".volumes"
+	privateFolder    = ".hyperv"
+)
+
+func loadHostConfig(dir string) (hostConfig, error) {
+	var c hostConfig
+	text, err := os.ReadFile(filepath.Join(dir, "host.yaml"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return c, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("read host.yaml: %w", err)
+	}
+	setDefault(&c.Name, "HV01")
+	setDefault(&c.OSVersion, "2022")
+	setDefault(&c.Edition, "server")
+	setDefault(&c.JobMillis, defaultJobMillis)
+	if c.Volumes == nil {
+		c.Volumes = map[string]volumeConfig{}
+	}
+	for _, always := range []string{"C", "D"} { // Windows lies on C:, the VMs on D:
+		c.Volumes[always] = c.Volumes[always]
+	}
+	if len(c.Switches) == 0 {
+		c.Switches = []string{"LAN"}
+	}
+	if err := c.check(); err != nil {
+		return c, fmt.Errorf("read host.yaml: %w", err)
+	}
+	return c, nil
+}
+
+func (c *hostConfig) check() error {
+	if builds[c.OSVersion] == "" {
+		return fmt.Errorf("osVersion: %q is none of 2016, 2019, 2022 and 2025", c.OSVersion)
+	}
+	for letter, v := range c.Volumes {
+		if !regexp.MustCompile(`^[A-Z]$`).MatchString(letter) || v.SizeBytes < 0 {
+			return fmt.Errorf("volumes: %q is no drive letter from A to Z with a sizeBytes above zero", letter)
+		}
+	}
+	if c.JobMillis < 0 || c.MergeBytesPerSecond < 0 {
+		return fmt.Errorf("jobMillis and mergeBytesPerSecond cannot be negative")
+	}
+	return oneOf("edition", c.Edition, "server", "desktop")
+}
+
+func (c *hostConfig) jobTime() time.Duration { return time.Duration(c.JobMillis) * time.Millisecond }
+
+// letters are the drive letters in order.
+func (c *hostConfig) letters() []string {
+	var out []string
+	for letter := range c.Volumes {
+		out = append(out, letter)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// mapping lays the volumes out below dir: the folder itself is D:\VMs, and X:\ lies in .volumes/X.
+func (c *hostConfig) mapping(dir string) hostfs.Mapping {
+	m := hostfs.Mapping{Root: dir, Volumes: []hostfs.Volume{{Prefix: vmVolume, Folder: ".", SizeBytes: c.Volumes["D"].SizeBytes}}}
+	for _, letter := range c.letters() {
+		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: letter + ":", Folder: volumesFolder + "/" + letter, SizeBytes: c.Volumes[letter].SizeBytes})
+	}
+	return m
+}

@@ -1,0 +1,27 @@
+//go:build unix
+
+package hostfs
+
+import (
+	"io/fs"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func diskSpace(folder string) (free, total int64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(folder, &s); err != nil {
+		return 0, 0, err
+	}
+	size := int64(s.Bsize)
+	return int64(s.Bavail) * size, int64(s.Blocks) * size, nil
+}
+
+// allocated is what a file takes on its volume; st_blocks counts units of 512 bytes whatever the block size (POSIX).
+func allocated(info fs.FileInfo) int64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512
+	}
+	return info.Size()
+}
