@@ -74,13 +74,13 @@ func (d *restoredDisk) write(ctx context.Context, files hostfs.FS, done *atomic.
 
 // copyAll copies the data in parallel, in windows that workers take in turn.
 func (d *restoredDisk) copyAll(ctx context.Context, disk *vhdx.Writer, done *atomic.Int64) error {
-	group, ctx := errgroup.WithContext(ctx)
+	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for at := int64(0); at < d.record.Size && ctx.Err() == nil; at += restoreWindow {
+	for at := int64(0); at < d.record.Size && working.Err() == nil; at += restoreWindow {
 		window := extent.Extent{Offset: at, Length: min(restoreWindow, d.record.Size-at)}
-		group.Go(func() error { return d.copyWindow(ctx, disk, window, done) })
+		group.Go(func() error { return d.copyWindow(working, disk, window, done) })
 	}
-	return errors.Join(group.Wait(), ctx.Err())
+	return errors.Join(group.Wait(), context.Cause(ctx))
 }
 
 func (d *restoredDisk) copyWindow(ctx context.Context, disk *vhdx.Writer, window extent.Extent, done *atomic.Int64) error {

@@ -7,8 +7,10 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -40,6 +42,7 @@ func (t *Tasks) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	t.running = map[types.UID]context.CancelCauseFunc{}
 	t.life = ctx
 	return ctrl.NewControllerManagedBy(mgr).For(&v1alpha1.AgentTask{}).Named("agenttask").
+		WithOptions(controller.Options{SkipNameValidation: ptr.To(true)}). // a keeper and host agents may share a process
 		Complete(reconcile.Func(t.reconcile))
 }
 

@@ -134,7 +134,7 @@ type BackupTask struct {
 	// +required
 	Consistency ConsistencySettings `json:"consistency,omitzero"`
 	// changeTracking that is asked for.
-	// +required
+	// +optional
 	ChangeTracking ChangeTrackingSettings `json:"changeTracking,omitzero"`
 	// unsupportedDisks says what to do about disks that no checkpoint covers.
 	// +required
