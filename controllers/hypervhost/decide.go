@@ -70,6 +70,7 @@ func stalled(reason, message string) verdict {
 func decide(host *v1alpha1.HyperVHost, seen observed, now time.Time) decision {
 	next := decision{action: nothing, status: *host.Status.DeepCopy(), wait: waitFor(seen.pulse, now)}
 	next.status.ObservedGeneration = host.Generation
+	next.status.AgentNamespace = "" // until all that the agent needs is there
 	conditions := report.ConditionsOf(&next.status.Conditions, host.Generation, now)
 	switch {
 	case !host.DeletionTimestamp.IsZero():

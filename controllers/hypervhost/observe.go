@@ -9,12 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/index"
 	"github.com/hyperkeep/hyperkeep/controllers/inventory"
 	"github.com/hyperkeep/hyperkeep/controllers/liveness"
@@ -122,8 +122,7 @@ func (r *Reconciler) observeTasks(ctx context.Context, host *v1alpha1.HyperVHost
 		return fmt.Errorf("list tasks: %w", err)
 	}
 	for _, task := range tasks.Items {
-		verdict := meta.FindStatusCondition(task.Status.Conditions, v1alpha1.ConditionSucceeded)
-		if verdict == nil || verdict.Status == metav1.ConditionUnknown {
+		if !delegation.Finished(&task) {
 			seen.live = append(seen.live, task)
 		}
 	}
