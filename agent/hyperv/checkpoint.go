@@ -113,13 +113,13 @@ func (h *Host) PrepareCheckpoint(ctx context.Context, vmID string, level Level) 
 // said; also when Timeout passed at the level Application), ErrNoSpace. After any error, and when ctx ends, a checkpoint may exist all the same:
 // call again, or FindCheckpoint and Release.
 func (h *Host) Checkpoint(ctx context.Context, r CheckpointRequest) (Checkpoint, error) {
-	cp, err := h.FindCheckpoint(ctx, r.VMID, r.Tag, r.Intent)
-	if !errors.Is(err, ErrCheckpointNotFound) {
-		return cp, err
-	}
+	// One look decides both whether ours exists and whether another may be made: a job of an earlier call may be ending right now.
 	vm, err := h.situation(ctx, r.VMID)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
+	}
+	if cp, err := h.find(ctx, vm, r.Tag, r.Intent); !errors.Is(err, ErrCheckpointNotFound) {
+		return cp, err
 	}
 	if err := admits(vm, r); err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint %s: %w", vm.Name, err)
@@ -274,6 +274,10 @@ func (h *Host) FindCheckpoint(ctx context.Context, vmID, tag string, intent Inte
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("find the checkpoint of task %s: %w", tag, err)
 	}
+	return h.find(ctx, vm, tag, intent)
+}
+
+func (h *Host) find(ctx context.Context, vm VM, tag string, intent Intent) (Checkpoint, error) {
 	recovery := vm.checkpointsOf(CheckpointRecovery)
 	for _, node := range recovery {
 		if node.Tag == tag {

@@ -72,6 +72,7 @@ func describeVM(f facts, id string, settings []wmi.Instance) (VM, bool, error) {
 	if !known || active == nil {
 		return VM{}, false, nil
 	}
+	resolveParents(vm.Checkpoints)
 	slices.SortStableFunc(vm.Checkpoints, func(a, b CheckpointNode) int { return a.Created.Compare(b.Created) })
 	describeSettings(&vm, active)
 	describeSystem(&vm, &reader{Instance: system}, active)
@@ -101,6 +102,17 @@ func checkpointNode(r *reader, kind string) CheckpointNode {
 		node.Tag, _, _ = parseName(node.Name)
 	}
 	return node
+}
+
+// resolveParents gives parents as the IDs that the checkpoints have, not as references spell them.
+func resolveParents(nodes []CheckpointNode) {
+	ids := map[string]string{}
+	for _, node := range nodes {
+		ids[strings.ToUpper(node.ID)] = node.ID
+	}
+	for i := range nodes {
+		nodes[i].Parent = ids[nodes[i].Parent]
+	}
 }
 
 func describeSettings(vm *VM, r *reader) {

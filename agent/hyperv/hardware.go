@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -37,7 +39,10 @@ func (h *Host) modifyDevices(ctx context.Context, devices ...wmi.Object) error {
 func (h *Host) applyProcessing(ctx context.Context, settings string, d Definition) error {
 	memory := map[string]any{"VirtualQuantity": d.Memory.Startup, "DynamicMemoryEnabled": d.Memory.Dynamic}
 	if d.Memory.Dynamic {
-		memory["Reservation"], memory["Limit"], memory["TargetMemoryBuffer"] = d.Memory.Minimum, d.Memory.Maximum, d.Memory.Buffer
+		memory["Reservation"], memory["Limit"] = d.Memory.Minimum, d.Memory.Maximum
+	}
+	if d.Memory.Buffer != 0 {
+		memory["TargetMemoryBuffer"] = d.Memory.Buffer
 	}
 	wanted := []struct {
 		class      string
@@ -191,7 +196,7 @@ func (h *Host) ensureNetworks(ctx context.Context, settings string, adapters []N
 	for i := len(have); i < len(adapters); i++ {
 		properties := map[string]any{
 			"ResourceType": int64(resourceNetwork), "ResourceSubType": subTypeNetwork, "ElementName": adapters[i].Name,
-			"StaticMacAddress": false,
+			"VirtualSystemIdentifiers": []string{"{" + uuid.NewString() + "}"}, "StaticMacAddress": false,
 		}
 		if keepAddresses && adapters[i].Static {
 			properties["StaticMacAddress"], properties["Address"] = true, adapters[i].Address

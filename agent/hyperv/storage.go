@@ -80,35 +80,31 @@ func (s *storage) addDrive(r *reader, subType string) {
 	s.drives[strings.ToUpper(r.text("InstanceID"))] = drive{Disk: disk, path: r.Path}
 }
 
-// describeControllers numbers the controllers. IDE controllers have their number as address. SCSI controllers have none, so they are counted
-// in order of their ids, which a VM and its checkpoints share.
+// describeControllers numbers the controllers of each type in order of their addresses, and of their ids where they have no address, as SCSI controllers
+// need not. A VM and its checkpoints share both.
 func describeControllers(resources []wmi.Instance, errs *reader) []Controller {
 	var out []Controller
 	for _, instance := range resources {
 		r := &reader{Instance: instance}
 		c := Controller{path: r.Path, id: place(r.text("InstanceID"))}
+		c.Number, _ = strconv.Atoi(r.text("Address"))
 		switch r.text("ResourceSubType") {
 		case subTypeIDE:
 			c.Type = IDE
-			c.Number, _ = strconv.Atoi(r.text("Address"))
+			out = append(out, c)
 		case subTypeSCSI:
 			c.Type = SCSI
-		default:
-			errs.keep(r.err)
-			continue
+			out = append(out, c)
 		}
 		errs.keep(r.err)
-		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b Controller) int {
 		return cmp.Or(strings.Compare(string(a.Type), string(b.Type)), cmp.Compare(a.Number, b.Number), strings.Compare(a.id, b.id))
 	})
-	next := 0
+	next := map[ControllerType]int{}
 	for i := range out {
-		if out[i].Type == SCSI {
-			out[i].Number = next
-			next++
-		}
+		out[i].Number = next[out[i].Type]
+		next[out[i].Type]++
 	}
 	return out
 }

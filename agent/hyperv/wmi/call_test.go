@@ -3,6 +3,7 @@ package wmi_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,7 @@ func TestCallFollowsTheJob(t *testing.T) {
 	const text = `<INSTANCE CLASSNAME="Msvm_Error"><PROPERTY NAME="ErrorType" TYPE="uint16"><VALUE>4</VALUE></PROPERTY>` +
 		`<PROPERTY NAME="Message" TYPE="string"><VALUE>A writer in the guest failed. &#xD;(0x800423F4)</VALUE></PROPERTY></INSTANCE>`
 	full := `<INSTANCE CLASSNAME="Msvm_Error"><PROPERTY NAME="Message" TYPE="string"><VALUE>Kein Speicherplatz (0x80070070)</VALUE></PROPERTY></INSTANCE>`
+	conflict := strings.Replace(full, "Kein Speicherplatz (0x80070070)", "'crm' cannot start a backup operation because it is currently executing a conflicting operation. Try the backup again.", 1)
 	tests := map[string]struct {
 		script  script
 		want    error // nil means success
@@ -90,6 +92,7 @@ func TestCallFollowsTheJob(t *testing.T) {
 		"the cause comes from GetErrorEx":                   {script: script{answer: started, states: []any{int64(10)}, code: 32768, errors: []string{text}}, want: errAny, message: "A writer in the guest failed. (0x800423F4)"},
 		"without texts the job's own description is told":   {script: script{answer: started, states: []any{int64(10)}, code: 32768}, want: errAny, message: "short text"},
 		"a full disk shows in any language":                 {script: script{answer: started, states: []any{int64(10)}, code: 32768, errors: []string{full}}, want: wmi.ErrFull},
+		"a conflicting operation is told by its text":       {script: script{answer: started, states: []any{int64(10)}, code: 32768, errors: []string{conflict}}, want: wmi.ErrBusy, message: "currently executing a conflicting operation"}, // EZ-19
 		"a job that disappears is neither success nor not":  {script: script{answer: started, states: []any{int64(4), wmi.ErrNotFound}}, want: wmi.ErrJobGone},
 		"a service that restarts is told":                   {script: script{answer: started, states: []any{int64(4), wmi.ErrDisconnected}}, want: wmi.ErrDisconnected},
 		"a call that was not made is told":                  {script: script{answerErr: wmi.ErrInvalidParameter}, want: wmi.ErrInvalidParameter},

@@ -75,12 +75,19 @@ func (e *MethodError) Is(target error) bool {
 // behind a message is the same in every language, and the job's own code is then only "failed".
 var diskFullCodes = []string{"0x80070070", "0x80070027"}
 
+// conflictText is how Hyper-V says, in English, that another operation works on the VM ("cannot start a backup operation because it is currently
+// executing a conflicting operation"). Replication makes it say so with a code that only means "failed".
+const conflictText = "conflicting operation"
+
 // meaning maps the codes of the Hyper-V services: 1..6 of the snapshot and reference point services (CreateSnapshot), 32769..32779 of all.
 func (e *MethodError) meaning() error {
 	for _, code := range diskFullCodes {
 		if strings.Contains(e.Text(), code) {
 			return ErrFull
 		}
+	}
+	if strings.Contains(e.Text(), conflictText) {
+		return ErrBusy
 	}
 	switch e.Code() {
 	case 1, 32770:

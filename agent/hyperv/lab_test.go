@@ -1,0 +1,424 @@
+package hyperv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/hyperkeep/hyperkeep/agent/extent"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+	"github.com/hyperkeep/hyperkeep/agent/vhdx"
+)
+
+const (
+	mib      = 1 << 20
+	diskSize = 16 * mib
+	crmID    = "11111111-1111-4111-8111-111111111111"
+	webID    = "22222222-2222-4222-8222-222222222222"
+)
+
+// lab is an emulated host with VMs.
+type lab struct {
+	*testing.T
+	*WithT
+	dir  string
+	host *emulator.Host
+	*hyperv.Host
+	// wire is between the Host and the emulated one.
+	wire *wire
+}
+
+// machines are files to lay out before the host starts: text ending in .yaml is written, the others become disks.
+type machines map[string]string
+
+const crm = `
+id: ` + crmID + `
+name: crm
+state: running
+disks:
+- path: system.vhdx
+- path: data.vhdx
+networkAdapters:
+- name: Network Adapter
+  switch: LAN
+  mac: 00155D010203
+`
+
+// oneVM is a running VM with two disks.
+func oneVM() machines {
+	return machines{"crm/vm.yaml": crm, "crm/system.vhdx": "", "crm/data.vhdx": ""}
+}
+
+// with changes the text of the VM.
+func (m machines) with(old, replacement string) machines {
+	m["crm/vm.yaml"] = strings.Replace(m["crm/vm.yaml"], old, replacement, 1)
+	return m
+}
+
+func newLab(t *testing.T, files machines) *lab {
+	t.Helper()
+	l := &lab{T: t, WithT: NewWithT(t)}
+	var err error
+	l.dir, err = os.MkdirTemp(memory(), "hv") // short: the path of a socket has at most 108 bytes
+	l.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = os.RemoveAll(l.dir) })
+	if files["host.yaml"] == "" {
+		files["host.yaml"] = "jobMillis: 1\n"
+	}
+	for name, text := range files {
+		path := filepath.Join(l.dir, name)
+		l.Expect(os.MkdirAll(filepath.Dir(path), 0o755)).To(Succeed())
+		if strings.HasSuffix(name, ".yaml") {
+			l.Expect(os.WriteFile(path, []byte(text), 0o644)).To(Succeed())
+			continue
+		}
+		l.makeDisk(path, 0)
+	}
+	l.host, err = emulator.Open(l.dir, emulator.Options{})
+	l.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = l.host.Close() })
+	l.wire = &wire{Session: l.host.Session(wmi.NamespaceVirtualization), methods: map[string]int{}}
+	l.Host = hyperv.New(hyperv.Seams{
+		Virtualization: l.wire, CIM: l.host.Session(wmi.NamespaceCIMv2), Cluster: l.host.Session(wmi.NamespaceCluster),
+		Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
+	})
+	return l
+}
+
+// memory is a folder in memory where the system has one: the emulated host makes everything durable, and hundreds of hosts wait for the disk otherwise.
+func memory() string {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		return "/dev/shm"
+	}
+	return ""
+}
+
+// makeDisk creates a dynamic disk whose first MiB is filled.
+func (l *lab) makeDisk(path string, fill byte) {
+	l.Helper()
+	f, err := os.Create(path)
+	l.Expect(err).NotTo(HaveOccurred())
+	defer f.Close()
+	size, err := vhdx.Create(f, vhdx.Options{VirtualSize: diskSize, BlockSize: mib})
+	l.Expect(err).NotTo(HaveOccurred())
+	if fill == 0 {
+		return
+	}
+	w, err := vhdx.OpenWriter(f, size, nil)
+	l.Expect(err).NotTo(HaveOccurred())
+	_, err = w.WriteAt(filled(mib, fill), 0)
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(w.Sync()).To(Succeed())
+}
+
+func filled(n int, b byte) []byte { return []byte(strings.Repeat(string(rune(b)), n)) }
+
+// hurried is a clock on which waiting takes a hundredth of the time.
+type hurried struct{}
+
+func (hurried) Now() time.Time                         { return time.Now() }
+func (hurried) After(d time.Duration) <-chan time.Time { return time.After(d / 100) }
+
+// wire passes calls on to the host and can cut them off: after a number of calls the effect still happens, and the answer is lost, for that call and all
+// that follow. This is what a killed agent leaves behind.
+type wire struct {
+	wmi.Session
+	mu      sync.Mutex
+	left    int // answers until the cut; 0 means no cut
+	isCut   bool
+	methods map[string]int // accepted calls
+	calls   int
+	// refuse makes a method fail before it does anything, as often as it says.
+	refuse map[string]uint32
+}
+
+// cutAfter lets n-1 answers through.
+func (w *wire) cutAfter(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left, w.isCut = n, false
+}
+
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left, w.isCut = 0, false
+}
+
+// gone tells whether calls do not even reach the host any more.
+func (w *wire) gone() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	if w.isCut {
+		return wmi.ErrDisconnected
+	}
+	return nil
+}
+
+// lost tells whether the answer is lost.
+func (w *wire) lost() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left > 0 {
+		w.left--
+		w.isCut = w.left == 0
+	}
+	if w.isCut {
+		return wmi.ErrDisconnected
+	}
+	return nil
+}
+
+func (w *wire) Query(ctx context.Context, wql string) ([]wmi.Instance, error) {
+	return pass(w, func() ([]wmi.Instance, error) { return w.Session.Query(ctx, wql) })
+}
+
+func (w *wire) Get(ctx context.Context, path string) (wmi.Instance, error) {
+	return pass(w, func() (wmi.Instance, error) { return w.Session.Get(ctx, path) })
+}
+
+func (w *wire) Associators(ctx context.Context, path, assoc, class string) ([]wmi.Instance, error) {
+	return pass(w, func() ([]wmi.Instance, error) { return w.Session.Associators(ctx, path, assoc, class) })
+}
+
+func (w *wire) Invoke(ctx context.Context, path, method string, in wmi.Params) (wmi.Result, error) {
+	return pass(w, func() (wmi.Result, error) {
+		w.mu.Lock()
+		code, refused := w.refuse[method]
+		w.mu.Unlock()
+		if refused {
+			return wmi.Result{ReturnValue: code}, nil
+		}
+		result, err := w.Session.Invoke(ctx, path, method, in)
+		if err == nil && (result.ReturnValue == 0 || result.ReturnValue == 4096) {
+			w.mu.Lock()
+			w.methods[method]++
+			w.mu.Unlock()
+		}
+		return result, err
+	})
+}
+
+func pass[T any](w *wire, call func() (T, error)) (T, error) {
+	var zero T
+	if err := w.gone(); err != nil {
+		return zero, err
+	}
+	out, err := call()
+	if lost := w.lost(); lost != nil {
+		return zero, lost
+	}
+	return out, err
+}
+
+// called is how often the host ran a method.
+func (l *lab) called(method string) int {
+	l.wire.mu.Lock()
+	defer l.wire.mu.Unlock()
+	return l.wire.methods[method]
+}
+
+// refuse makes a method return a code, until the function returned is called.
+func (l *lab) refuse(method string, code uint32) (stop func()) {
+	l.wire.mu.Lock()
+	defer l.wire.mu.Unlock()
+	l.wire.refuse = map[string]uint32{method: code}
+	return func() {
+		l.wire.mu.Lock()
+		defer l.wire.mu.Unlock()
+		l.wire.refuse = nil
+	}
+}
+
+// patient repeats what the host is too busy for, as the runner does.
+func patient[T any](l *lab, call func() (T, error)) (T, error) {
+	l.Helper()
+	var out T
+	var err error
+	l.Eventually(func() error {
+		out, err = call()
+		if errors.Is(err, hyperv.ErrBusy) {
+			return err
+		}
+		return nil
+	}, 10*time.Second, 2*time.Millisecond).Should(Succeed())
+	return out, err
+}
+
+// crashTest is an operation that must survive the death of the agent anywhere.
+type crashTest struct {
+	files func() machines
+	// prepare runs before the operation and is not interrupted.
+	prepare func(*lab)
+	// operation is interrupted, and then repeated as a restarted agent does.
+	operation func(*lab) error
+	// check looks at the world afterwards.
+	check func(*lab)
+}
+
+// run interrupts the operation after each of the calls that it makes, starting anew each time. It ends when the operation got through before
+// the interruption, so it has reached every call.
+func (c crashTest) run(t *testing.T) {
+	for n, done := 1, false; !done && !t.Failed(); n++ {
+		t.Run(fmt.Sprintf("after call %d", n), func(t *testing.T) {
+			l := newLab(t, c.files())
+			c.prepare(l)
+			l.wire.cutAfter(n)
+			err := c.operation(l)
+			if done = err == nil; done {
+				l.Expect(n).To(BeNumerically(">", 1), "there was nothing to interrupt")
+			} else {
+				l.Expect(err).To(MatchError(wmi.ErrDisconnected))
+			}
+			l.wire.mend()
+			_, err = patient(l, func() (any, error) { return nil, c.operation(l) })
+			l.Expect(err).NotTo(HaveOccurred())
+			c.check(l)
+		})
+	}
+}
+
+// checkpoint takes one as the runner does, with an intent.
+func (l *lab) checkpoint(tag string, level hyperv.Level) (hyperv.Checkpoint, error) {
+	l.Helper()
+	intent, err := l.PrepareCheckpoint(l.Context(), crmID, level)
+	l.Expect(err).NotTo(HaveOccurred())
+	return l.Checkpoint(l.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: tag, Level: level, Intent: intent})
+}
+
+func (l *lab) mustCheckpoint(tag string, level hyperv.Level) hyperv.Checkpoint {
+	l.Helper()
+	cp, err := patient(l, func() (hyperv.Checkpoint, error) { return l.checkpoint(tag, level) })
+	l.Expect(err).NotTo(HaveOccurred())
+	return cp
+}
+
+func (l *lab) frozen(cp hyperv.Checkpoint) []hyperv.FrozenDisk {
+	l.Helper()
+	disks, _, err := l.Disks(l.Context(), cp)
+	l.Expect(err).NotTo(HaveOccurred())
+	return disks
+}
+
+// read returns the first n bytes of a frozen disk.
+func (l *lab) read(d hyperv.FrozenDisk, n int) []byte {
+	l.Helper()
+	open, err := l.OpenDisk(l.Context(), d)
+	l.Expect(err).NotTo(HaveOccurred())
+	p := make([]byte, n)
+	_, err = open.ReadAt(p, 0)
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(open.Close()).To(Succeed())
+	return p
+}
+
+func (l *lab) changes(d hyperv.FrozenDisk, base hyperv.TrackedDisk) extent.List {
+	l.Helper()
+	seq, err := l.Changes(l.Context(), d, base)
+	l.Expect(err).NotTo(HaveOccurred())
+	list, err := extent.Collect(seq)
+	l.Expect(err).NotTo(HaveOccurred())
+	return list
+}
+
+func (l *lab) waitReleased(cp hyperv.Checkpoint, disks []hyperv.FrozenDisk) {
+	l.Helper()
+	l.Eventually(func() (hyperv.ReleaseState, error) { return l.Released(l.Context(), cp, disks) }, 10*time.Second, 2*time.Millisecond).
+		Should(Equal(hyperv.ReleaseState{Done: true}))
+}
+
+// vm reads the VM, patiently.
+func (l *lab) vm(id string) hyperv.VM {
+	l.Helper()
+	vm, err := l.VM(l.Context(), id)
+	l.Expect(err).NotTo(HaveOccurred())
+	return vm
+}
+
+func (l *lab) foreignSession() wmi.Session { return l.host.Session(wmi.NamespaceVirtualization) }
+
+// snapshot makes a checkpoint that is not ours: a person's (type 2) or another product's (type 32768).
+func (l *lab) snapshot(kind int64) {
+	l.Helper()
+	s := l.foreignSession()
+	service, err := s.Query(l.Context(), "SELECT * FROM Msvm_VirtualSystemSnapshotService")
+	l.Expect(err).NotTo(HaveOccurred())
+	system, err := s.Query(l.Context(), "SELECT * FROM Msvm_ComputerSystem WHERE Name='"+crmID+"'")
+	l.Expect(err).NotTo(HaveOccurred())
+	_, err = wmi.Call(l.Context(), s, hurried{}, service[0].Path, "CreateSnapshot", wmi.Params{
+		"AffectedSystem": system[0].Path, "SnapshotType": kind,
+		"SnapshotSettings": wmi.Object{Class: "Msvm_VirtualSystemSnapshotSettingData", Properties: map[string]any{"ConsistencyLevel": int64(2)}},
+	})
+	l.Expect(err).NotTo(HaveOccurred())
+}
+
+// pagedDisks answers change queries in small pages.
+type pagedDisks struct {
+	virtdisk.Service
+	page int64
+}
+
+func (p pagedDisks) Changes(ctx context.Context, path, id string, window extent.Extent) ([]extent.Extent, int64, error) {
+	window.Length = min(window.Length, p.page)
+	return p.Service.Changes(ctx, path, id, window)
+}
+
+// stuckDisks answers every change query but the first with no progress.
+type stuckDisks struct{ pagedDisks }
+
+func (s stuckDisks) Changes(ctx context.Context, path, id string, window extent.Extent) ([]extent.Extent, int64, error) {
+	if window.Offset > 0 {
+		return nil, 0, nil
+	}
+	return s.pagedDisks.Changes(ctx, path, id, window)
+}
+
+// failingDisks answers change queries with an error.
+type failingDisks struct {
+	virtdisk.Service
+	err error
+}
+
+func (f failingDisks) Changes(context.Context, string, string, extent.Extent) ([]extent.Extent, int64, error) {
+	return nil, 0, f.err
+}
+
+func (l *lab) writeFile(name, text string) {
+	l.Helper()
+	path := filepath.Join(l.dir, name)
+	l.Expect(os.MkdirAll(filepath.Dir(path), 0o755)).To(Succeed())
+	l.Expect(os.WriteFile(path, []byte(text), 0o644)).To(Succeed())
+}
+
+func (l *lab) copyFile(from, to string) {
+	l.Helper()
+	content, err := os.ReadFile(filepath.Join(l.dir, from))
+	l.Expect(err).NotTo(HaveOccurred())
+	l.writeFile(to, string(content))
+}
+
+// listing is what lies in a VM's folder and is neither hidden nor a socket.
+func (l *lab) listing(folder string) []string {
+	l.Helper()
+	entries, err := os.ReadDir(filepath.Join(l.dir, folder))
+	l.Expect(err).NotTo(HaveOccurred())
+	var out []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
