@@ -63,10 +63,11 @@ func TestChangesOutOfOrderAreRefused(t *testing.T) { // I3: never guess
 
 func TestBaseRecordsAreListedNewestFirst(t *testing.T) {
 	ctx := context.Background()
-	now := time.Now()
-	r := create(t, directory(t), image.Options{Now: func() time.Time { now = now.Add(time.Second); return now }})
+	var c clock
+	r := create(t, directory(t), image.Options{Now: c.now})
 	add := func(img, vm, point string) {
 		t.Helper()
+		c.ahead.Add(int64(time.Second))
 		err := r.AppendBaseRecord(ctx, image.BaseRecord{
 			ImageID: img, VMID: vm, ReferencePointID: point, Disks: []image.BaseDisk{{Key: "d0", TrackingID: "rct:1", VirtualDiskID: "v", Size: mib}},
 		})

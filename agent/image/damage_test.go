@@ -2,11 +2,13 @@ package image_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,8 +27,8 @@ func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
 	if err != nil || !v.Sound() || v.Disks[0].CheckedBytes != 3*mib || progress.Read.Load() != 3*mib || v.Digest == "" {
 		t.Fatalf("%+v, %v", v, err)
 	}
-	packs := blobs(t, where, "p")
-	flip(t, packs[0], 2*mib+mib/2) // within the third leaf, or close to it: packs start with a few random bytes
+	pack := slices.MaxFunc(blobs(t, where, "p"), func(a, b string) int { return cmp.Compare(length(t, a), length(t, b)) })
+	flip(t, pack, 2*mib+mib/2) // within the third leaf that was stored
 	v, err = create(t, where, image.Options{}).Verify(ctx, "sound", nil)
 	if err != nil || v.Sound() || len(v.Disks[0].Damaged) != 1 || v.Disks[0].Damaged.Bytes() != mib || v.Disks[0].Reason == "" {
 		t.Fatalf("%+v, %v", v, err)
@@ -34,7 +36,7 @@ func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
 	if _, err := restore(r, "sound", "d0"); !errors.Is(err, image.ErrDamaged) {
 		t.Error(err)
 	}
-	if err := os.Truncate(packs[0], 100); err != nil {
+	if err := os.Truncate(pack, 100); err != nil {
 		t.Fatal(err)
 	}
 	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
@@ -43,7 +45,7 @@ func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
 	if _, err := r.Confirm(ctx, "sound"); !errors.Is(err, image.ErrDamaged) {
 		t.Errorf("truncated: %v", err)
 	}
-	if err := os.Remove(packs[0]); err != nil {
+	if err := os.Remove(pack); err != nil {
 		t.Fatal(err)
 	}
 	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
@@ -70,6 +72,38 @@ func TestADamagedListMakesABaseUnusable(t *testing.T) { // AC-12
 	}
 }
 
+func TestAFullReadAfterDamageRepairs(t *testing.T) { // AC-12: it would otherwise link to the damaged chunks by their names
+	for name, hurt := range map[string]func(t *testing.T, file string){
+		"damaged": scramble,
+		"removed": func(t *testing.T, file string) {
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			where := directory(t)
+			r := create(t, where, image.Options{})
+			content := random(1, 70*mib+5)
+			backup(t, r, "one", disk("d0"), allocated(content))
+			pack := slices.MaxFunc(blobs(t, where, "p"), func(a, b string) int { return cmp.Compare(length(t, a), length(t, b)) })
+			list := slices.MaxFunc(blobs(t, where, "q"), func(a, b string) int { return cmp.Compare(length(t, a), length(t, b)) })
+			hurt(t, pack)
+			hurt(t, list)
+			if _, err := restore(r, "one", "d0"); !errors.Is(err, image.ErrDamaged) {
+				t.Fatal(err)
+			}
+			d := disk("d0")
+			d.Repair = true
+			backup(t, r, "two", d, allocated(content))
+			mustRestore(t, create(t, where, image.Options{}), "two", "d0", content)
+			if v, err := r.Verify(context.Background(), "two", nil); err != nil || !v.Sound() {
+				t.Errorf("%+v, %v", v, err)
+			}
+		})
+	}
+}
+
 // I10: whatever byte of a repository changes, a restore says so or is right. It is never wrong.
 func TestAFlippedByteIsNeverRestored(t *testing.T) {
 	where := directory(t)
@@ -83,10 +117,6 @@ func TestAFlippedByteIsNeverRestored(t *testing.T) {
 
 	failed := map[bool]int{}
 	for _, file := range blobs(t, where, "") {
-		info, err := os.Stat(file)
-		if err != nil {
-			t.Fatal(err)
-		}
 		// A session reads packs anew each time. What it reads only once, when it is opened, needs a session of its own, which takes long.
 		pack := strings.ContainsAny(filepath.Base(filepath.Dir(filepath.Dir(file)))[:1], "pq")
 		places := 2
@@ -94,8 +124,9 @@ func TestAFlippedByteIsNeverRestored(t *testing.T) {
 			places = 40
 		}
 		for i := range places {
-			at := info.Size() * int64(i) / int64(places)
+			at := length(t, file) * int64(i) / int64(places)
 			flip(t, file, at)
+			var err error
 			if pack {
 				err = restoresRight(t, r, want)
 			} else {
@@ -158,6 +189,15 @@ func blobs(t *testing.T, where image.Location, prefix string) []string {
 		t.Fatalf("blobs %s*: %v, %v", prefix, files, err)
 	}
 	return files
+}
+
+func length(t *testing.T, file string) int64 {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
 }
 
 func flip(t *testing.T, file string, at int64) {

@@ -28,6 +28,9 @@ type DiskSpec struct {
 	Reason             string // why the disk is read in this way
 	// Increment is nil for a full read.
 	Increment *Increment
+	// Repair is set when a full read follows damage. Without it, a chunk that the repository has already is not stored again, be it damaged
+	// or not. With it, such a chunk is read, and stored again when that fails, which heals older images as well.
+	Repair bool
 }
 
 // Increment is what an incremental read stands on. It is sound only when Changed came from the change tracking since exactly that image.
@@ -42,6 +45,7 @@ type diskWriter struct {
 	*Writer
 	src      Source
 	size     int64
+	repair   bool
 	progress *Progress
 	record   DiskRecord
 
@@ -63,7 +67,7 @@ func (w *Writer) AddDisk(ctx context.Context, spec DiskSpec, src Source, progres
 	if progress == nil {
 		progress = &Progress{}
 	}
-	d := &diskWriter{Writer: w, src: src, size: src.Size(), progress: progress, record: spec.record(src.Size())}
+	d := &diskWriter{Writer: w, src: src, size: src.Size(), repair: spec.Repair, progress: progress, record: spec.record(src.Size())}
 	record, err := d.write(ctx, spec)
 	if err != nil {
 		return DiskRecord{}, fmt.Errorf("add disk %q: %w", spec.Name, err)
@@ -95,7 +99,7 @@ func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, erro
 	if err := d.writeSpans(ctx, d.measured(changed)); err != nil {
 		return DiskRecord{}, err
 	}
-	root, err := writeList(ctx, d.kopia, d.rootEntries())
+	root, err := d.storeList(ctx, d.rootEntries())
 	if err != nil {
 		return DiskRecord{}, fmt.Errorf("store list of segments: %w", err)
 	}
@@ -247,7 +251,7 @@ func (d *diskWriter) writeSegment(ctx context.Context, s span, buffer []byte) er
 		}
 		after = append(after, entry{Start: window.Offset, Length: window.Length, Object: id})
 	}
-	d.segments[s.segment], err = writeList(ctx, d.kopia, slices.Values(after))
+	d.segments[s.segment], err = d.storeList(ctx, slices.Values(after))
 	if err != nil {
 		return fmt.Errorf("store segment at %d: %w", start, err)
 	}
@@ -302,7 +306,7 @@ func (d *diskWriter) writeLeaf(ctx context.Context, window extent.Extent, buffer
 	if err := d.repo.session.store.Admit(ctx); err != nil {
 		return object.EmptyID, err
 	}
-	id, err := d.writeLeafObject(ctx, leaf, d.repo.opts.Compression)
+	id, err := d.sound(ctx, false, func() (object.ID, error) { return d.writeLeafObject(ctx, leaf, d.repo.opts.Compression) })
 	if err != nil {
 		return object.EmptyID, fmt.Errorf("store %s: %w", window, err)
 	}

@@ -27,7 +27,7 @@ func create(t testing.TB, loc image.Location, opts image.Options) *image.Reposit
 	if opts.WorkDir == "" {
 		opts.WorkDir = t.TempDir()
 	}
-	r, err := image.OpenOrCreate(context.Background(), loc, password, opts)
+	r, err := image.OpenOrCreate(context.Background(), loc, password, image.WithFastPassword(opts))
 	if err != nil {
 		t.Fatal(err)
 	}

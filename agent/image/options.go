@@ -45,8 +45,9 @@ type Options struct {
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 
-	// decorate lets tests make the storage fail.
-	decorate func(blob.Storage) blob.Storage
+	// decorate lets tests make the storage fail; keyDerivation lets them create repositories whose password takes little time to check.
+	decorate      func(blob.Storage) blob.Storage
+	keyDerivation string
 }
 
 const (

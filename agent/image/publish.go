@@ -163,6 +163,7 @@ func (w *Writer) reveal(ctx context.Context, m Manifest, root *snapshot.DirEntry
 		StartTime:   fs.UTCTimestampFromTime(m.TakenAt),
 		EndTime:     fs.UTCTimestampFromTime(m.StoredAt),
 		RootEntry:   root,
+		Pins:        []string{kopiaUser}, // stock kopia's own retention leaves pinned snapshots alone
 		Stats: snapshot.Stats{
 			TotalFileCount: int32(root.DirSummary.TotalFileCount),
 			TotalFileSize:  root.DirSummary.TotalFileSize,

@@ -42,7 +42,8 @@ func Initialize(ctx context.Context, loc Location, password string, opts Options
 				MaxPackSize: int(packSize(loc)),
 			},
 		},
-		ObjectFormat: format.ObjectFormat{Splitter: leafSplitter},
+		ObjectFormat:                      format.ObjectFormat{Splitter: leafSplitter},
+		FormatBlockKeyDerivationAlgorithm: opts.keyDerivation, // kopia's default, scrypt, but in tests
 	}, password)
 	if err := errors.Join(err, store.Close(ctx)); err != nil {
 		return fmt.Errorf("create repository in %s: %w", loc, err)
