@@ -105,6 +105,9 @@ func TestTrackingLost(t *testing.T) {
 		"another disk at the same place": {func(_ *lab, _ *hyperv.TrackedDisk, d *hyperv.FrozenDisk) { d.DiskID = "OTHER" }, hyperv.DiskReplaced},
 		"a resized disk":                 {func(_ *lab, b *hyperv.TrackedDisk, _ *hyperv.FrozenDisk) { b.VirtualSize -= mib }, hyperv.DiskResized},
 		"tracking switched off":          {func(_ *lab, _ *hyperv.TrackedDisk, d *hyperv.FrozenDisk) { d.Tracked = false }, hyperv.TrackingDisabled},
+		"tracking files that a crash of the host lost": {func(l *lab, _ *hyperv.TrackedDisk, _ *hyperv.FrozenDisk) {
+			l.Expect(l.host.Faults().LoseTracking(`D:\VMs\crm\data.vhdx`)).To(Succeed())
+		}, hyperv.TrackingIDUnknown},
 		"a dropped reference point": {func(l *lab, _ *hyperv.TrackedDisk, _ *hyperv.FrozenDisk) {
 			points, err := l.ReferencePoints(t.Context(), crmID)
 			l.Expect(err).NotTo(HaveOccurred())

@@ -3,12 +3,15 @@ package hyperv_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -273,4 +276,61 @@ func TestUnnamedCheckpointIsFoundByItsIntentAndReleased(t *testing.T) {
 	l.Expect(err).NotTo(HaveOccurred())
 	l.Expect(l.Release(t.Context(), cp)).To(Succeed())
 	l.Expect(l.vm(crmID).Checkpoints).To(BeEmpty())
+}
+
+// The host's own word for a full volume reaches the task, in whatever language.
+func TestFullVolumeIsToldAsSuch(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.host.Faults().FailNext(emulator.Fault{Method: "CreateSnapshot", JobError: 32768, Message: "Der Datenträger ist voll (0x80070070)."})
+	_, err := l.checkpoint("task-1", hyperv.Application)
+	l.Expect(err).To(MatchError(hyperv.ErrNoSpace))
+	l.Expect(errors.Is(err, hyperv.ErrQuiesce)).To(BeFalse(), "a crash-consistent attempt would not help")
+	l.Expect(l.host.Faults().Hits("CreateSnapshot")).To(Equal(1))
+}
+
+// EZ-18, EZ-19: replication makes Hyper-V fail the job with a code that says nothing.
+func TestConflictingOperationIsBusyAndQuoted(t *testing.T) {
+	const text = "'crm' cannot start a backup operation because it is currently executing a conflicting operation. Try the backup again."
+	l := newLab(t, oneVM())
+	l.host.Faults().FailNext(emulator.Fault{Method: "CreateSnapshot", JobError: 32768, Message: text})
+	_, err := l.checkpoint("task-1", hyperv.Application)
+	l.Expect(err).To(MatchError(hyperv.ErrBusy))
+	l.Expect(err).To(MatchError(ContainSubstring(text)))
+	l.Expect(errors.Is(err, hyperv.ErrQuiesce)).To(BeFalse())
+}
+
+// A policy that does not accept a partial image lets Hyper-V refuse.
+func TestRequireAllDisksRefusesAPassThroughDisk(t *testing.T) {
+	l := newLab(t, oneVM().with("networkAdapters:", "- passThrough: 3\n  sizeBytes: 1048576\nnetworkAdapters:"))
+	_, err := l.Checkpoint(t.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: "task-1", Level: hyperv.Crash, RequireAllDisks: true})
+	l.Expect(err).To(MatchError(ContainSubstring("physical disk")))
+	_, err = l.Checkpoint(t.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: "task-1", Level: hyperv.Crash, CopyOnly: true})
+	l.Expect(err).NotTo(HaveOccurred())
+}
+
+// While a checkpoint merges, the next one waits: chains must not grow.
+func TestCheckpointWaitsForTheMerge(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.host.Faults().HoldMerges()
+	cp := l.mustCheckpoint("task-1", hyperv.Crash)
+	disks := l.frozen(cp)
+	l.write("crm/data.vhdx", 0, filled(4096, 'a'))
+	l.Expect(l.Release(t.Context(), cp)).To(Succeed())
+	l.Expect(l.vm(crmID).Operation).To(Equal(hyperv.MergingDisks))
+	_, err := l.checkpoint("task-2", hyperv.Crash)
+	l.Expect(err).To(MatchError(hyperv.ErrBusy))
+	l.Expect(err).To(MatchError(ContainSubstring("MergingDisks")))
+	l.host.Faults().ReleaseMerges()
+	l.waitReleased(cp, disks)
+	l.mustCheckpoint("task-2", hyperv.Crash)
+}
+
+func TestVMThatLostItsStorageIsNotBackedUp(t *testing.T) {
+	l := newLab(t, oneVM().with("state: running", "state: off"))
+	l.Expect(os.Remove(filepath.Join(l.dir, "crm/data.vhdx"))).To(Succeed())
+	vm := l.vm(crmID)
+	l.Expect(vm.State).To(Equal(hyperv.Other))
+	l.Expect(vm.Concerns).To(ContainElements(HaveField("Reason", hyperv.CriticalState), HaveField("Reason", hyperv.DiskUnreadable)))
+	_, err := l.checkpoint("task-1", hyperv.Crash)
+	l.Expect(err).To(MatchError(hyperv.ErrVMState))
 }
