@@ -18,11 +18,11 @@ func TestCheckpointConvertAndMergeUnderARealGuest(t *testing.T) {
 
 	w.guestWrites("crm", "system.vhdx", shadow, 1, 0, 1<<20)
 	first := w.checkpoint("crm", consistencyCrash)
-	frozen := w.files(first)
+	frozen := w.diskFiles(first)
 	if len(frozen) != 1 || frozen[0] != `D:\VMs\crm\system.vhdx` {
 		t.Fatalf("the checkpoint froze %v", frozen)
 	}
-	if active := w.files(w.active("crm")); !strings.HasSuffix(active[0], ".avhdx") {
+	if active := w.diskFiles(w.active("crm")); !strings.HasSuffix(active[0], ".avhdx") {
 		t.Fatalf("the guest writes %v (NW-15)", active)
 	}
 	w.guestWrites("crm", "system.vhdx", shadow, 2, 1<<20, 3<<20)
@@ -32,7 +32,7 @@ func TestCheckpointConvertAndMergeUnderARealGuest(t *testing.T) {
 
 	second := w.checkpoint("crm", consistencyCrash)
 	id := point.Properties["ResilientChangeTrackingIdentifiers"].([]string)[0]
-	changed, processed, err := w.disks.Changes(w.ctx, w.files(second)[0], id, extent.Extent{Length: 64 << 20})
+	changed, processed, err := w.disks.Changes(w.ctx, w.diskFiles(second)[0], id, extent.Extent{Length: 64 << 20})
 	if err != nil || processed != 64<<20 {
 		t.Fatalf("changes: %d bytes processed, %v", processed, err)
 	}

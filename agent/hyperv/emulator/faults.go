@@ -6,21 +6,12 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // Fault makes the next calls of a method fail.
-type Fault struct {
-	// Method is the name of a WMI method, such as "CreateSnapshot".
-	Method string `json:"method"`
-	// ReturnValue refuses the call itself. With zero the call is accepted, and its job fails with JobError.
-	ReturnValue uint32 `json:"returnValue,omitempty"`
-	// JobError is the error code of the job, such as 32775, and Message what GetErrorEx says.
-	JobError int64  `json:"jobError,omitempty"`
-	Message  string `json:"message,omitempty"`
-	// Times is how many calls fail; zero means one.
-	Times int `json:"times,omitempty"`
-}
+type Fault = wire.Fault
 
 // Faults makes an emulated host misbehave, for tests. It is safe for concurrent use.
 type Faults struct {

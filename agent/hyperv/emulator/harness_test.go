@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
@@ -23,8 +25,10 @@ type world struct {
 	t       *testing.T
 	ctx     context.Context
 	dir     string
-	session wmi.Session
+	session wmi.Session // root\virtualization\v2
+	cim     wmi.Session // root\cimv2
 	disks   virtdisk.Service
+	files   hostfs.FS
 }
 
 // tempDir is short, so that the sockets in it have short paths.
@@ -44,7 +48,8 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-func openHost(t *testing.T, dir string) (*Host, *world) {
+// startHost opens a host in process.
+func startHost(t *testing.T, dir string) *Host {
 	t.Helper()
 	h, err := Open(dir, Options{})
 	if err != nil {
@@ -55,7 +60,63 @@ func openHost(t *testing.T, dir string) (*Host, *world) {
 			t.Errorf("close the host: %v", err)
 		}
 	})
-	return h, &world{t: t, ctx: testContext(t), dir: dir, session: h.Session(wmi.NamespaceVirtualization), disks: h.Disks()}
+	return h
+}
+
+// openHost opens a host in process and a world that calls it directly.
+func openHost(t *testing.T, dir string) (*Host, *world) {
+	t.Helper()
+	h := startHost(t, dir)
+	return h, &world{
+		t: t, ctx: testContext(t), dir: dir, session: h.Session(wmi.NamespaceVirtualization), cim: h.Session(wmi.NamespaceCIMv2),
+		disks: h.Disks(), files: h.Files(),
+	}
+}
+
+// connect makes a world that calls a host through its socket.
+func connect(t *testing.T, dir string) (*client.Client, *world) {
+	t.Helper()
+	c := client.Dial(SocketPath(dir))
+	t.Cleanup(func() { c.Close() })
+	return c, &world{
+		t: t, ctx: testContext(t), dir: dir, session: c.Session(wmi.NamespaceVirtualization), cim: c.Session(wmi.NamespaceCIMv2),
+		disks: c.Disks(), files: c.Files(),
+	}
+}
+
+// eachWay runs a test against a host in process and through its socket: both must behave the same.
+func eachWay(t *testing.T, prepare func(t *testing.T, dir string), run func(t *testing.T, h *Host, w *world)) {
+	t.Run("in process", func(t *testing.T) {
+		dir := tempDir(t)
+		prepare(t, dir)
+		h, w := openHost(t, dir)
+		run(t, h, w)
+	})
+	t.Run("through the socket", func(t *testing.T) {
+		dir := tempDir(t)
+		prepare(t, dir)
+		h := startHost(t, dir)
+		serve(t, h)
+		_, w := connect(t, dir)
+		run(t, h, w)
+	})
+}
+
+func serve(t *testing.T, h *Host) {
+	t.Helper()
+	l, err := h.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func write(t *testing.T, path, text string) {
@@ -221,8 +282,8 @@ func (w *world) destroy(snapshot wmi.Instance) {
 	w.done(w.invoke("Msvm_VirtualSystemSnapshotService", "DestroySnapshot", wmi.Params{"AffectedSnapshot": snapshot.Path}))
 }
 
-// files returns the disk files of a settings object, by the order of their slots.
-func (w *world) files(settings wmi.Instance) []string {
+// diskFiles returns the disk files of a settings object, by the order of their slots.
+func (w *world) diskFiles(settings wmi.Instance) []string {
 	w.t.Helper()
 	var out []string
 	for _, d := range w.associated(settings.Path, "Msvm_VirtualSystemSettingDataComponent", "Msvm_StorageAllocationSettingData") {
@@ -245,7 +306,7 @@ func (w *world) merged(vm string) {
 	w.t.Helper()
 	w.eventually("the merge to end", func() bool {
 		status := w.vm(vm).Properties["OperationalStatus"].([]int64)
-		return len(status) == 1 && !strings.Contains(strings.Join(w.files(w.active(vm)), " "), ".avhdx")
+		return len(status) == 1 && !strings.Contains(strings.Join(w.diskFiles(w.active(vm)), " "), ".avhdx")
 	})
 }
 

@@ -1,0 +1,34 @@
+package client
+
+import (
+	"context"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// Fault makes the next calls of a method fail.
+type Fault = wire.Fault
+
+// FailNext does what emulator.Faults.FailNext does.
+func (c *Client) FailNext(ctx context.Context, f Fault) error {
+	_, err := call[Fault, struct{}](ctx, c, wire.PathFault, f, wmi.ErrDisconnected)
+	return err
+}
+
+// HoldMerges stops all merges, or lets them go on.
+func (c *Client) HoldMerges(ctx context.Context, hold bool) error {
+	_, err := call[wire.Merges, struct{}](ctx, c, wire.PathMerges, wire.Merges{Hold: hold}, wmi.ErrDisconnected)
+	return err
+}
+
+// LoseTracking does what emulator.Faults.LoseTracking does.
+func (c *Client) LoseTracking(ctx context.Context, path string) error {
+	_, err := call[wire.Disk, struct{}](ctx, c, wire.PathTracking, wire.Disk{Path: path}, wmi.ErrDisconnected)
+	return err
+}
+
+// QuiesceCalls counts how often a guest was asked to quiesce.
+func (c *Client) QuiesceCalls(ctx context.Context) (int, error) {
+	return call[struct{}, int](ctx, c, wire.PathQuiesced, struct{}{}, wmi.ErrDisconnected)
+}

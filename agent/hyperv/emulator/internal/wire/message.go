@@ -1,0 +1,148 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/hyperkeep/hyperkeep/agent/extent"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// Paths of the emulator's HTTP interface. All take a POST with a JSON body and answer an Answer.
+const (
+	PathQuery       = "/wmi/query"
+	PathGet         = "/wmi/get"
+	PathAssociators = "/wmi/associators"
+	PathInvoke      = "/wmi/invoke"
+	PathInfo        = "/virtdisk/info"
+	PathTrack       = "/virtdisk/track"
+	PathChanges     = "/virtdisk/changes"
+	PathMapping     = "/mapping"
+	PathFault       = "/faults/fail"
+	PathMerges      = "/faults/merges"
+	PathTracking    = "/faults/tracking"
+	PathQuiesced    = "/faults/quiesced"
+)
+
+// WMI is a call of a WMI session.
+type WMI struct {
+	Namespace   string `json:"namespace"`
+	Query       string `json:"query,omitempty"`
+	Path        string `json:"path,omitempty"`
+	AssocClass  string `json:"assocClass,omitempty"`
+	ResultClass string `json:"resultClass,omitempty"`
+	Method      string `json:"method,omitempty"`
+	Params      Values `json:"params,omitempty"`
+}
+
+// Instance is a wmi.Instance.
+type Instance struct {
+	Path       string `json:"path"`
+	Class      string `json:"class"`
+	Properties Values `json:"properties"`
+}
+
+// FromInstances converts instances for the wire.
+func FromInstances(in []wmi.Instance) []Instance {
+	out := make([]Instance, 0, len(in))
+	for _, i := range in {
+		out = append(out, Instance{i.Path, i.Class, i.Properties})
+	}
+	return out
+}
+
+// WMI converts an instance back.
+func (i Instance) WMI() wmi.Instance {
+	return wmi.Instance{Path: i.Path, Class: i.Class, Properties: i.Properties}
+}
+
+// Result is a wmi.Result.
+type Result struct {
+	ReturnValue uint32 `json:"returnValue"`
+	Out         Values `json:"out,omitempty"`
+}
+
+// Disk is a call of the virtual-disk service, or a fault of a disk.
+type Disk struct {
+	Path       string        `json:"path"`
+	TrackingID string        `json:"trackingID,omitempty"`
+	Window     extent.Extent `json:"window,omitzero"`
+}
+
+// Changes is the answer to a question for changes.
+type Changes struct {
+	Changed   []extent.Extent `json:"changed"`
+	Processed int64           `json:"processed"`
+}
+
+// Merges holds all merges, or lets them go on.
+type Merges struct {
+	Hold bool `json:"hold"`
+}
+
+// Answer is a value or an error.
+type Answer[T any] struct {
+	Value T      `json:"value,omitzero"`
+	Error *Error `json:"error,omitempty"`
+}
+
+// Error is an error that keeps its identity for errors.Is on the other side.
+type Error struct {
+	Message string   `json:"message"`
+	Kinds   []string `json:"kinds,omitempty"`
+}
+
+// kinds are the errors that callers tell apart.
+var kinds = map[string]error{
+	"wmi.ErrDisconnected":             wmi.ErrDisconnected,
+	"wmi.ErrNotFound":                 wmi.ErrNotFound,
+	"wmi.ErrInvalidNamespace":         wmi.ErrInvalidNamespace,
+	"wmi.ErrInvalidClass":             wmi.ErrInvalidClass,
+	"wmi.ErrInvalidQuery":             wmi.ErrInvalidQuery,
+	"wmi.ErrInvalidMethod":            wmi.ErrInvalidMethod,
+	"wmi.ErrInvalidParameter":         wmi.ErrInvalidParameter,
+	"wmi.ErrAccessDenied":             wmi.ErrAccessDenied,
+	"virtdisk.ErrFileNotFound":        virtdisk.ErrFileNotFound,
+	"virtdisk.ErrNotVirtualDisk":      virtdisk.ErrNotVirtualDisk,
+	"virtdisk.ErrInUse":               virtdisk.ErrInUse,
+	"virtdisk.ErrTrackingUnsupported": virtdisk.ErrTrackingUnsupported,
+	"virtdisk.ErrTrackingLost":        virtdisk.ErrTrackingLost,
+	"virtdisk.ErrDisconnected":        virtdisk.ErrDisconnected,
+	"hostfs.ErrPath":                  hostfs.ErrPath,
+	"hostfs.ErrFull":                  hostfs.ErrFull,
+	"fs.ErrNotExist":                  fs.ErrNotExist,
+	"fs.ErrPermission":                fs.ErrPermission,
+	"context.Canceled":                context.Canceled,
+	"context.DeadlineExceeded":        context.DeadlineExceeded,
+}
+
+// NewError converts an error for the wire; nil stays nil.
+func NewError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{Message: err.Error()}
+	for name, kind := range kinds {
+		if errors.Is(err, kind) {
+			e.Kinds = append(e.Kinds, name)
+		}
+	}
+	return e
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap lets errors.Is find what the error was on the other side.
+func (e *Error) Unwrap() []error {
+	var out []error
+	for _, name := range e.Kinds {
+		if kind := kinds[name]; kind != nil {
+			out = append(out, kind)
+		}
+	}
+	return out
+}
