@@ -8,20 +8,18 @@ needed=(
   "gcc gcc" # the race detector links C
   "git git"
   "flock util-linux"
-  "setpriv util-linux"         # ties the tests' servers to the life of the tests
-  "qemu-img qemu-utils"        # a second implementation of VHDX
-  "vhdiinfo libvhdi-utils"     # a third one, which reads differencing disks
-  "fusermount fuse"            # through which libvhdi shows their content
+  "setpriv util-linux"                 # ties the tests' servers to the life of the tests
+  "qemu-img qemu-utils"                # a second implementation of VHDX
+  "vhdiinfo libvhdi-utils"             # a third one, which reads differencing disks
+  "fusermount fuse3"                   # through which libvhdi shows their content
+  "nbdinfo libnbd-bin"                 # a second implementation of NBD
   "qemu-system-x86_64 qemu-system-x86" # a real guest that writes while it is backed up
-  "nbdinfo libnbd-bin"         # a second implementation of NBD
-  "mkfs.ext4 e2fsprogs"        # file systems in the tests' images
-  "mkfs.ntfs ntfs-3g"
-  "wine wine"                  # runs the Windows agent
-  "wine64 wine64"
-  "x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-win32" # and compiles its stand-ins for Windows DLLs
+  "busybox busybox"                    # that guest's programs
+  "debugfs e2fsprogs"                  # file systems in the tests' images
+  "mkntfs ntfs-3g"
 )
 
-PATH=$PATH:/usr/sbin:/sbin:/usr/lib/wine
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for entry in "${needed[@]}"; do
   read -r command package <<<"$entry"

@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-state() { find "$@" -type f -exec sha256sum {} + 2>/dev/null | sort -k 2; }
+# A folder may not be there before it is generated.
+state() { { find "$@" -type f -exec sha256sum {} + 2>/dev/null || true; } | sort -k 2; }
 
 failed=0
 unformatted=$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 gofmt -l)
