@@ -2,6 +2,8 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
+# Every step keeps all cores busy by itself.
+.NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
