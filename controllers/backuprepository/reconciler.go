@@ -68,7 +68,7 @@ type Reconciler struct {
 func SetupWithManager(mgr ctrl.Manager, opts Options) error {
 	r := &Reconciler{
 		Client:   mgr.GetClient(),
-		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("backuprepository")},
+		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("hyperkeep-backuprepository")},
 		Options:  opts,
 	}
 	all := handler.EnqueueRequestsFromMapFunc(r.all)

@@ -69,7 +69,7 @@ type Reconciler struct {
 func SetupWithManager(mgr ctrl.Manager, opts Options) error {
 	r := &Reconciler{
 		Client:   mgr.GetClient(),
-		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("hypervhost")},
+		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("hyperkeep-hypervhost")},
 		Options:  opts,
 	}
 	ofAgent := handler.EnqueueRequestsFromMapFunc(hostOfNamespace)

@@ -44,7 +44,7 @@ type Reconciler struct {
 func SetupWithManager(mgr ctrl.Manager, opts Options) error {
 	r := &Reconciler{
 		Client:   mgr.GetClient(),
-		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("virtualmachine")},
+		Reporter: report.Reporter{Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("hyperkeep-virtualmachine")},
 		Options:  opts,
 	}
 	machines := mapper{r.Client}
