@@ -119,12 +119,12 @@ func TestAFlippedByteIsNeverRestored(t *testing.T) {
 	for _, file := range blobs(t, where, "") {
 		// A session reads packs anew each time. What it reads only once, when it is opened, needs a session of its own, which takes long.
 		pack := strings.ContainsAny(filepath.Base(filepath.Dir(filepath.Dir(file)))[:1], "pq")
-		places := 2
+		places := int64(1)
 		if pack {
 			places = 40
 		}
 		for i := range places {
-			at := length(t, file) * int64(i) / int64(places)
+			at := length(t, file) * (2*i + 1) / (2 * places)
 			flip(t, file, at)
 			var err error
 			if pack {

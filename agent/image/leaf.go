@@ -1,0 +1,96 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/kopia/kopia/repo/object"
+
+	"github.com/hyperkeep/hyperkeep/agent/extent"
+)
+
+// zeros is a leaf of zeros. Nobody writes to it.
+var zeros = make([]byte, LeafSize)
+
+// writeLeaf reads a leaf from the source and stores it. What the source knows to be zeros is not read, and a leaf that turns out to be
+// zeros is not stored.
+func (d *diskWriter) writeLeaf(ctx context.Context, window extent.Extent, buffer []byte) (object.ID, error) {
+	leaf := buffer[:window.Length]
+	n, err := d.readLeaf(window, leaf)
+	if err != nil {
+		return object.EmptyID, fmt.Errorf("read %s from the source: %w", window, err)
+	}
+	d.readBytes.Add(n)
+	d.progress.Read.Add(n)
+	defer d.progress.Processed.Add(window.Length)
+	if n == 0 || bytes.Equal(leaf, zeros[:window.Length]) {
+		d.zeroLeaves.Add(1)
+		d.zeroBytes.Add(window.Length)
+		return d.zeroFor(window.Offset, window.Length), nil
+	}
+	if err := d.repo.session.store.Admit(ctx); err != nil {
+		return object.EmptyID, err
+	}
+	id, err := d.sound(ctx, false, func() (object.ID, error) { return d.writeLeafObject(ctx, leaf, d.repo.opts.Compression) })
+	if err != nil {
+		return object.EmptyID, fmt.Errorf("store %s: %w", window, err)
+	}
+	d.newLeaves.Add(1)
+	d.newBytes.Add(window.Length)
+	d.progress.Written.Add(window.Length)
+	return id, nil
+}
+
+// readLeaf fills the leaf and says how many bytes it read for that.
+func (d *diskWriter) readLeaf(window extent.Extent, leaf []byte) (int64, error) {
+	var read int64
+	filled := window.Offset
+	for e, err := range d.src.Data(window) {
+		if err != nil {
+			return read, err
+		}
+		e = e.Clip(window)
+		if e.Length == 0 {
+			continue
+		}
+		if e.Offset < filled {
+			return read, fmt.Errorf("extent %s is out of order", e)
+		}
+		clear(leaf[filled-window.Offset : e.Offset-window.Offset])
+		part := leaf[e.Offset-window.Offset : e.End()-window.Offset]
+		if n, err := d.src.ReadAt(part, e.Offset); n < len(part) {
+			return read, errors.Join(err, io.ErrUnexpectedEOF)
+		}
+		read += e.Length
+		filled = e.End()
+	}
+	clear(leaf[filled-window.Offset:])
+	return read, nil
+}
+
+func (w *Writer) writeLeafObject(ctx context.Context, leaf []byte, how Compression) (object.ID, error) {
+	out := w.kopia.NewObjectWriter(ctx, object.WriterOptions{Splitter: leafSplitter, Compressor: how.compressor(leaf)})
+	defer out.Close() //nolint:errcheck // it only gives buffers back
+	if _, err := out.Write(leaf); err != nil {
+		return object.EmptyID, err
+	}
+	return out.Result()
+}
+
+// zeroObject stores an object of zeros, at most a leaf long.
+func (w *Writer) zeroObject(ctx context.Context, length int64) (object.ID, error) {
+	id, err := w.writeLeafObject(ctx, zeros[:length], CompressionBalanced)
+	if err == nil {
+		w.remember(id, length)
+	}
+	return id, err
+}
+
+func (w *Writer) remember(zero object.ID, length int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.zeros[zero] = length
+}
