@@ -165,8 +165,22 @@ func afterKill(operations []operation, n int, random *rand.Rand) map[string]*mem
 	return files
 }
 
+// anyPoint picks a place to crash from an operation on: mostly next to a store to a table, where an order matters.
+func (j *journal) anyPoint(start int, random *rand.Rand) int {
+	var tables []int
+	for n := start; n < len(j.operations); n++ {
+		if size := len(j.operations[n].data); size > 0 && size <= 512 {
+			tables = append(tables, n, n+1)
+		}
+	}
+	if len(tables) == 0 || random.IntN(4) == 0 {
+		return start + random.IntN(len(j.operations)-start+1)
+	}
+	return tables[random.IntN(len(tables))]
+}
+
 // afterPowerLoss builds the storages as a loss of power leaves them: everything before the last Sync of each, and of what came later any
-// sectors in any order. Sizes change in order, because file systems keep a journal of them.
+// sectors, and sizes up to any point, because file systems keep sizes in a journal.
 func afterPowerLoss(operations []operation, random *rand.Rand) map[string]*memory {
 	synced := make(map[string]int)
 	for i, o := range operations {
@@ -174,9 +188,18 @@ func afterPowerLoss(operations []operation, random *rand.Rand) map[string]*memor
 			synced[o.file] = i
 		}
 	}
-	files := make(map[string]*memory)
+	files, sizes, sizesEnd := make(map[string]*memory), make(map[string]int64), make(map[string]bool)
 	for i, o := range operations {
-		if o.truncated || i < synced[o.file] {
+		durable := i < synced[o.file]
+		if o.truncated {
+			apply(files, o)
+			sizesEnd[o.file] = sizesEnd[o.file] || !durable && random.IntN(2) == 0
+			if !sizesEnd[o.file] {
+				sizes[o.file] = o.offset
+			}
+			continue
+		}
+		if durable {
 			apply(files, o)
 			continue
 		}
@@ -187,6 +210,9 @@ func afterPowerLoss(operations []operation, random *rand.Rand) map[string]*memor
 			}
 			at += n
 		}
+	}
+	for name, size := range sizes {
+		_ = files[name].Truncate(size)
 	}
 	return files
 }
