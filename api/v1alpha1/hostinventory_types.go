@@ -95,7 +95,6 @@ type HostInventoryStatus struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=hvinv,categories=hyperv
-// +kubebuilder:printcolumn:name="Part",type=integer,JSONPath=`.status.part`
 // +kubebuilder:printcolumn:name="Of",type=integer,JSONPath=`.status.parts`
 // +kubebuilder:printcolumn:name="Scanned",type=date,JSONPath=`.status.scanTime`
 // +kubebuilder:printcolumn:name="Error",type=string,JSONPath=`.status.error`
