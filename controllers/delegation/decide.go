@@ -162,7 +162,7 @@ func (d *decider) retryAfter(task *v1alpha1.AgentTask) {
 	failure := vanished
 	attempt := d.run.Status.Attempt
 	if task != nil && d.isNewest(task) {
-		failure, attempt = failureOf(task), Attempt(task)
+		failure, attempt = FailureOf(task), Attempt(task)
 	}
 	d.next.Status.Failure = &failure
 	if failure.Action == v1alpha1.FailureStall || attempt >= d.run.Attempts {
@@ -249,7 +249,7 @@ func (d *decider) release() {
 	case last == nil:
 		d.next.Attempt = 1
 	default:
-		due := finishTime(last).Add(Backoff(Attempt(last)))
+		due := FinishTime(last).Add(Backoff(Attempt(last)))
 		if d.now.Before(due) {
 			d.next.Wait = d.next.Wait.Sooner(report.Until(d.now, due, "the time to try to clean up again"))
 			return

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
@@ -129,17 +130,23 @@ func because(host *v1alpha1.HyperVHost) string {
 
 // RepositoryObstacle says why a namespace cannot use a repository now, or nil. The repository is nil when it does not exist.
 func RepositoryObstacle(repository *v1alpha1.BackupRepository, name, namespace string) *Obstacle {
-	switch {
-	case repository == nil:
-		return Waits(v1alpha1.ReasonRepositoryNotFound, "there is no BackupRepository %s", name)
-	case !Allows(repository, namespace):
+	if repository != nil && !Allows(repository, namespace) {
 		return Stalls(v1alpha1.ReasonRepositoryNotAllowed, "repository %s does not allow namespace %s: an administrator adds it to allowedNamespaces, or use another repository", name, namespace)
-	case !meta.IsStatusConditionTrue(repository.Status.Conditions, v1alpha1.ConditionReady):
-		message := "it was not probed yet"
-		if ready := meta.FindStatusCondition(repository.Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Message != "" {
-			message = ready.Message
-		}
-		return Waits(v1alpha1.ReasonRepositoryNotReady, "repository %s is not ready: %s", name, message)
+	}
+	return ReadyObstacle(repository, name)
+}
+
+// ReadyObstacle says why nobody can use a repository now, or nil. The repository is nil when it does not exist.
+func ReadyObstacle(repository *v1alpha1.BackupRepository, name string) *Obstacle {
+	if repository == nil {
+		return Waits(v1alpha1.ReasonRepositoryNotFound, "there is no BackupRepository %s", name)
+	}
+	ready := meta.FindStatusCondition(repository.Status.Conditions, v1alpha1.ConditionReady)
+	switch {
+	case ready == nil:
+		return Waits(v1alpha1.ReasonRepositoryNotReady, "repository %s was not probed yet", name)
+	case ready.Status != metav1.ConditionTrue:
+		return Waits(v1alpha1.ReasonRepositoryNotReady, "repository %s is not ready: %s", name, ready.Message)
 	default:
 		return nil
 	}

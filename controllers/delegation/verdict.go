@@ -99,7 +99,7 @@ func (d *decider) reportRelease() {
 		told := meta.FindStatusCondition(attempt.Status.Conditions, v1alpha1.ConditionReleased)
 		reason, message := told.Reason, told.Message
 		if release != nil && Finished(release) {
-			reason, message = v1alpha1.ReasonReleaseFailed, fmt.Sprintf("try %d to clean up failed: %s", Attempt(release), failureOf(release).Message)
+			reason, message = v1alpha1.ReasonReleaseFailed, fmt.Sprintf("try %d to clean up failed: %s", Attempt(release), FailureOf(release).Message)
 		}
 		d.conditions.False(v1alpha1.ConditionCheckpointReleased, reason, message)
 		return
@@ -112,8 +112,8 @@ func (d *decider) reportRelease() {
 	}
 }
 
-// failureOf is why a task failed, also when its agent did not say.
-func failureOf(task *v1alpha1.AgentTask) v1alpha1.Failure {
+// FailureOf is why a task failed, also when its agent did not say.
+func FailureOf(task *v1alpha1.AgentTask) v1alpha1.Failure {
 	if task.Status.Failure != nil {
 		return *task.Status.Failure
 	}
@@ -124,7 +124,8 @@ func failureOf(task *v1alpha1.AgentTask) v1alpha1.Failure {
 	return failure
 }
 
-func finishTime(task *v1alpha1.AgentTask) time.Time {
+// FinishTime is when the verdict on a task fell.
+func FinishTime(task *v1alpha1.AgentTask) time.Time {
 	if verdict := meta.FindStatusCondition(task.Status.Conditions, v1alpha1.ConditionSucceeded); verdict != nil {
 		return verdict.LastTransitionTime.Time
 	}

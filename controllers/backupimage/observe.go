@@ -1,0 +1,112 @@
+package backupimage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation"
+	"github.com/hyperkeep/hyperkeep/controllers/index"
+)
+
+// observation is all that a decision about an image depends on.
+type observation struct {
+	// repository is nil when it does not exist.
+	repository *v1alpha1.BackupRepository
+	// policy that the image was taken for, as it is now; nil when it is gone.
+	policy *v1alpha1.BackupPolicy
+	// series has all images that retention counts together, the image itself too.
+	series []v1alpha1.BackupImage
+	// restore names one that reads the image, if any.
+	restore string
+	// tasks that were made for the image.
+	tasks []v1alpha1.AgentTask
+}
+
+// observe reads from the cache, or from the API server itself, which has no indexes: there, labels narrow down and the rest is left out afterwards.
+func (r *Reconciler) observe(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader) (seen observation, err error) {
+	if seen.repository, err = r.delegator.Repository(ctx, image.Spec.RepositoryRef.Name); err != nil {
+		return seen, fmt.Errorf("get repository: %w", err)
+	}
+	if seen.policy, err = policyOf(ctx, image, reader); err != nil {
+		return seen, fmt.Errorf("get policy: %w", err)
+	}
+	indexed := reader == client.Reader(r.client)
+	if seen.series, err = seriesOf(ctx, image, reader, indexed); err != nil {
+		return seen, fmt.Errorf("list images: %w", err)
+	}
+	if seen.restore, err = restoreOf(ctx, image, reader, indexed); err != nil {
+		return seen, fmt.Errorf("list restores: %w", err)
+	}
+	tasks := &v1alpha1.AgentTaskList{}
+	options := []client.ListOption{client.InNamespace(r.keeper), client.MatchingLabels{v1alpha1.LabelJobUID: string(image.UID)}}
+	if indexed {
+		options = []client.ListOption{client.InNamespace(r.keeper), index.TasksOf(image.UID)}
+	}
+	if err := reader.List(ctx, tasks, options...); err != nil {
+		return seen, fmt.Errorf("list tasks: %w", err)
+	}
+	seen.tasks = tasks.Items
+	return seen, nil
+}
+
+func policyOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader) (*v1alpha1.BackupPolicy, error) {
+	if image.Spec.PolicyName == "" {
+		return nil, nil
+	}
+	policy := &v1alpha1.BackupPolicy{}
+	if err := reader.Get(ctx, types.NamespacedName{Namespace: image.Namespace, Name: image.Spec.PolicyName}, policy); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if !policy.DeletionTimestamp.IsZero() {
+		return nil, nil
+	}
+	return policy, nil
+}
+
+func seriesOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader, indexed bool) ([]v1alpha1.BackupImage, error) {
+	spec := image.Spec
+	option := client.ListOption(client.MatchingLabels{
+		v1alpha1.LabelVirtualMachineID: spec.VirtualMachine.ID, v1alpha1.LabelRepository: spec.RepositoryRef.Name,
+	})
+	if indexed {
+		option = index.ImagesOfSeries(spec.VirtualMachine.ID, spec.PolicyName, spec.RepositoryRef.Name)
+	}
+	images := &v1alpha1.BackupImageList{}
+	if err := reader.List(ctx, images, client.InNamespace(image.Namespace), option); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(images.Items, func(other v1alpha1.BackupImage) bool {
+		return other.Spec.PolicyName != spec.PolicyName || other.Spec.RepositoryRef != spec.RepositoryRef || other.Spec.VirtualMachine.ID != spec.VirtualMachine.ID
+	}), nil
+}
+
+func restoreOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader, indexed bool) (string, error) {
+	options := []client.ListOption{client.InNamespace(image.Namespace)}
+	if indexed {
+		options = append(options, index.RestoresOf(image.Name))
+	}
+	restores := &v1alpha1.RestoreJobList{}
+	if err := reader.List(ctx, restores, options...); err != nil {
+		return "", err
+	}
+	for i := range restores.Items {
+		restore := &restores.Items[i]
+		if !delegation.Terminal(restore.Status.RunStatus) && reads(restore, image.Name) {
+			return restore.Name, nil
+		}
+	}
+	return "", nil
+}
+
+func reads(restore *v1alpha1.RestoreJob, image string) bool {
+	if chosen := restore.Status.ImageRef; chosen != nil {
+		return chosen.Name == image
+	}
+	named := restore.Spec.Source.ImageRef
+	return named != nil && named.Name == image
+}
