@@ -8,33 +8,33 @@ import (
 // quiesce asks the guest for a moment at which its applications are consistent, if the checkpoint is to be so.
 func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 	v.host.mu.Lock()
-	state, services, replica, name := v.config.State, v.config.IntegrationServices, v.config.Replica, v.config.Name
-	asks := consistency == consistencyApplication && (state == stateRunning || state == statePaused)
-	if asks && state == stateRunning && services != servicesDisabled && services != servicesMissing {
-		v.host.quiesced++
-	}
+	c := v.config
 	v.host.mu.Unlock()
 	switch {
-	case consistency == consistencyApplication && (replica == replicaReplica || replica == replicaTest):
-		return failed(name, "A replica virtual machine can only have a crash-consistent checkpoint.")
-	case !asks: // nothing of a VM that is off or saved is in memory that VSS could flush
+	case consistency != consistencyApplication:
 		return nil
-	case state == statePaused:
-		return failed(name, "The virtual machine is paused, so the guest cannot take part.")
+	case c.Replica == replicaReplica || c.Replica == replicaTest:
+		return failed(c.Name, "A replica virtual machine can only have a crash-consistent checkpoint.")
+	case c.State == stateOff || c.State == stateSaved: // the guest holds nothing back that it could flush
+		return nil
+	case c.State == statePaused:
+		return failed(c.Name, "The virtual machine is paused, so the guest cannot take part.")
+	case c.IntegrationServices == servicesDisabled:
+		return failed(c.Name, "The Backup (volume checkpoint) integration service is disabled.")
+	case c.IntegrationServices == servicesMissing:
+		return failed(c.Name, "The integration services in the guest cannot be contacted.")
 	}
-	switch services {
-	case servicesDisabled:
-		return failed(name, "The Backup (volume checkpoint) integration service is disabled.")
-	case servicesMissing:
-		return failed(name, "The integration services in the guest cannot be contacted.")
-	case servicesFailing:
-		wait(ctx, v.host.config.jobTime())
-		return failed(name, "The VSS writers in the guest failed to freeze: VSS_E_WRITERERROR_TIMEOUT (0x800423F2).")
-	case servicesHanging:
+	v.host.mu.Lock()
+	v.host.quiesced++
+	v.host.mu.Unlock()
+	if c.IntegrationServices == servicesHanging {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	wait(ctx, v.host.config.jobTime())
+	if c.IntegrationServices == servicesFailing {
+		return failed(c.Name, "The VSS writers in the guest failed to freeze: VSS_E_WRITERERROR_TIMEOUT (0x800423F2).")
+	}
 	return ctx.Err()
 }
 

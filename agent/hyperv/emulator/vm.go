@@ -153,10 +153,7 @@ func (v *vm) adopt(ctx context.Context, config vmConfig) error {
 	if err != nil {
 		return err
 	}
-	v.host.mu.Lock()
-	v.record = record
-	v.host.mu.Unlock()
-	if err := v.checkUnique(); err != nil {
+	if err := v.takeRecord(record); err != nil {
 		return err
 	}
 	if err := v.removeGarbage(); err != nil {
@@ -177,43 +174,43 @@ func (v *vm) adopt(ctx context.Context, config vmConfig) error {
 	return v.stop()
 }
 
-func (v *vm) loadRecord(config vmConfig) (*vmRecord, error) {
-	record := v.record
-	if record == nil || record.Created.IsZero() {
+// loadRecord returns the record for a definition. It is stored when it turns out that nobody else has its id.
+func (v *vm) loadRecord(config vmConfig) (vmRecord, error) {
+	known := v.record
+	if known == nil || known.Created.IsZero() {
 		var err error
-		if record, err = readRecord(v.recordPath()); err != nil {
-			return nil, err
+		if known, err = readRecord(v.recordPath()); err != nil {
+			return vmRecord{}, err
 		}
 	}
-	id := config.ID
-	if id == "" {
-		id = record.ID
+	record := *known
+	if config.ID != "" {
+		record.ID = config.ID
 	}
-	if id == "" && v.record != nil {
-		id = v.record.ID
+	if record.ID == "" && v.record != nil {
+		record.ID = v.record.ID // the one under which the VM was shown so far
 	}
-	if id == "" {
-		id = newGUID()
+	if record.ID == "" {
+		record.ID = newGUID()
 	}
-	if record.ID == id && !record.Created.IsZero() {
-		return record, nil
-	}
-	record.ID = id
 	if record.Created.IsZero() {
 		record.Created = v.host.now().UTC()
 	}
-	return record, record.write(v.recordPath())
+	return record, nil
 }
 
-// checkUnique refuses a second VM with the same id, such as a copied folder: all would be confused with each other.
-func (v *vm) checkUnique() error {
+// takeRecord makes a record the VM's. A second VM with the same id, such as a copied folder, is refused and shown under an id of its
+// own: all calls would confuse the two.
+func (v *vm) takeRecord(record vmRecord) error {
 	v.host.mu.Lock()
 	defer v.host.mu.Unlock()
 	for _, other := range v.host.vms {
-		if other != v && other.record != nil && other.record.ID == v.record.ID && other.problem == nil {
-			return fmt.Errorf("the VM in folder %s has the same id %s; give one of them another id, or remove %s of the copy", other.folder, v.record.ID, privateFolder)
+		if other != v && other.record != nil && other.record.ID == record.ID {
+			v.record = &vmRecord{ID: derivedGUID("copy", v.folder)}
+			return fmt.Errorf("the VM in folder %s has the same id %s; give one of them another id, or remove %s of the copy", other.folder, record.ID, privateFolder)
 		}
 	}
+	v.record = &record
 	return nil
 }
 
