@@ -229,7 +229,7 @@ type sparse struct {
 	size  int64
 	data  extent.List
 	fill  func(offset int64) byte
-	reads int64
+	reads atomic.Int64
 }
 
 func (s *sparse) Size() int64 { return s.size }
@@ -239,7 +239,7 @@ func (s *sparse) Data(window extent.Extent) extent.Seq {
 }
 
 func (s *sparse) ReadAt(p []byte, offset int64) (int, error) {
-	s.reads += int64(len(p))
+	s.reads.Add(int64(len(p)))
 	rng := rand.New(rand.NewPCG(uint64(offset), uint64(s.fill(offset)))) //nolint:gosec // content of a test disk
 	for i := range p {
 		p[i] = byte(rng.Uint32())
@@ -250,18 +250,18 @@ func (s *sparse) ReadAt(p []byte, offset int64) (int, error) {
 // counted is a storage that counts what is read of it.
 type counted struct {
 	blob.Storage
-	gets, got, put *int64
+	gets, got, put *atomic.Int64
 }
 
 func (c counted) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
 	err := c.Storage.GetBlob(ctx, id, offset, length, out)
-	*c.gets++
-	*c.got += int64(out.Length())
+	c.gets.Add(1)
+	c.got.Add(int64(out.Length()))
 	return err
 }
 
 func (c counted) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts blob.PutOptions) error {
-	*c.put += int64(data.Length())
+	c.put.Add(int64(data.Length()))
 	return c.Storage.PutBlob(ctx, id, data, opts)
 }
 
@@ -270,23 +270,24 @@ func (c counted) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts 
 func TestAnIncrementOfAHugeDiskCostsWhatChanged(t *testing.T) {
 	type cost struct{ gets, got, put, stored, reads int64 }
 	measure := func(size int64) cost {
-		var c cost
+		var gets, got, put atomic.Int64
 		r := create(t, directory(t), image.WithDecorator(image.Options{Parallelism: 1}, func(inner blob.Storage) blob.Storage {
-			return counted{inner, &c.gets, &c.got, &c.put}
+			return counted{inner, &gets, &got, &put}
 		}))
 		src := &sparse{size: size, fill: func(int64) byte { return 1 }}
 		for i := int64(0); i < 16; i++ { // data spread over the disk
 			src.data = append(src.data, extent.Extent{Offset: i * (size / 16), Length: mib})
 		}
 		backup(t, r, "one", disk("d0"), src)
-		c, src.reads = cost{}, 0
+		for _, n := range []*atomic.Int64{&gets, &got, &put, &src.reads} {
+			n.Store(0)
+		}
 		src.fill = func(int64) byte { return 2 }
 		m := backup(t, r, "two", increment("d0", "one", src.data[8]), src)
-		c.stored, c.reads = m.StoredBytes, src.reads
 		if d := m.Disks[0]; d.New.Leaves != 1 || d.Linked.Bytes != size-mib {
 			t.Errorf("%+v", d)
 		}
-		return c
+		return cost{gets: gets.Load(), got: got.Load(), put: put.Load(), stored: m.StoredBytes, reads: src.reads.Load()}
 	}
 	small, large := measure(64<<30), measure(1<<40)
 	t.Logf("64 GiB: %+v, 1 TiB: %+v", small, large)
