@@ -1,7 +1,9 @@
 package hyperv_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -87,6 +89,18 @@ func TestChangesGuardAgainstAHostThatDoesNotGetOn(t *testing.T) {
 	var lost *hyperv.TrackingLostError
 	l.Expect(errors.As(err, &lost)).To(BeTrue(), "%v", err)
 	l.Expect(lost.Reason).To(Equal(hyperv.TrackingMalformed))
+}
+
+// Ranges may overlap, come in any order, and reach beyond what the answer covers and beyond the disk.
+func TestChangesPutAnUntidyAnswerInOrder(t *testing.T) {
+	h := hyperv.New(hyperv.Seams{Disks: untidyDisks{}})
+	disk := hyperv.FrozenDisk{DiskID: "A", VirtualSize: diskSize, SectorSize: 4096, Tracked: true}
+	seq, err := h.Changes(t.Context(), disk, hyperv.TrackedDisk{RCTID: "x", DiskID: "A", VirtualSize: diskSize})
+	g := NewWithT(t)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(extent.Collect(seq)).To(Equal(extent.List{
+		{Offset: 0, Length: 8192}, {Offset: 6 * mib, Length: mib}, {Offset: 10 * mib, Length: 4096}, {Offset: diskSize - mib, Length: mib},
+	}))
 }
 
 // I3: each way in which an id stops being good makes a full read, with its reason.
@@ -189,6 +203,29 @@ func TestConvertedCheckpointIsNotConfusedWithAnother(t *testing.T) {
 	l.Expect(l.Release(t.Context(), cp)).To(Succeed()) // released, never converted
 	_, err := l.Convert(t.Context(), cp, disks)
 	l.Expect(err).To(MatchError(hyperv.ErrReferencePointNotFound))
+}
+
+func TestConvertedCheckpointThatTwoPointsMatchIsNone(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.base()
+	cp := l.mustCheckpoint("task-1", hyperv.Crash)
+	disks := l.frozen(cp)
+	l.convert(cp, disks)
+	h := hyperv.New(hyperv.Seams{Virtualization: doubledPoints{l.foreignSession()}})
+	_, err := h.Convert(t.Context(), cp, disks)
+	l.Expect(err).To(MatchError(hyperv.ErrReferencePointNotFound))
+	l.Expect(l.convert(cp, disks).Disks).To(HaveLen(2), "one is found")
+}
+
+// doubledPoints shows every reference point twice.
+type doubledPoints struct{ wmi.Session }
+
+func (d doubledPoints) Query(ctx context.Context, wql string) ([]wmi.Instance, error) {
+	found, err := d.Session.Query(ctx, wql)
+	if strings.Contains(wql, "Msvm_VirtualSystemReferencePoint") {
+		found = append(found, found...)
+	}
+	return found, err
 }
 
 func TestReferencePointsAreLookedUpAndDropped(t *testing.T) {

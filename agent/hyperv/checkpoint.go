@@ -101,7 +101,7 @@ func (h *Host) PrepareCheckpoint(ctx context.Context, vmID string, level Level) 
 		return Intent{}, fmt.Errorf("prepare a checkpoint: %w", err)
 	}
 	intent := Intent{Time: info.Time, Level: level}
-	for _, node := range vm.checkpointsOf(CheckpointRecovery) {
+	for _, node := range vm.recoveryCheckpoints() {
 		intent.Known = append(intent.Known, node.ID)
 	}
 	return intent, nil
@@ -162,15 +162,10 @@ func (h *Host) situation(ctx context.Context, vmID string) (VM, error) {
 
 // admits tells whether a checkpoint may be asked for now.
 func admits(vm VM, r CheckpointRequest) error {
-	for _, node := range vm.checkpointsOf(CheckpointRecovery) {
-		if node.Tag == "" {
-			return fmt.Errorf("%w: %q", ErrForeignCheckpoint, node.Name)
-		}
-		return fmt.Errorf("%w: the checkpoint of task %s is not released yet", ErrBusy, node.Tag)
+	if err := unattended(vm); err != nil {
+		return err
 	}
 	switch {
-	case vm.Operation != "":
-		return fmt.Errorf("%w: %s", ErrBusy, vm.Operation)
 	case vm.RawState >= criticalFirst && vm.RawState <= criticalLast:
 		return fmt.Errorf("%w: critical state %d", ErrVMState, vm.RawState)
 	case vm.State == Other:
@@ -179,6 +174,20 @@ func admits(vm VM, r CheckpointRequest) error {
 		return fmt.Errorf("%w: an application-consistent checkpoint of a virtual machine that is %s", ErrVMState, strings.ToLower(string(vm.State)))
 	case r.Level == Application && vm.Replica.onReplicaSide():
 		return fmt.Errorf("%w: an application-consistent checkpoint of a replica", ErrVMState)
+	}
+	return nil
+}
+
+// unattended tells whether no backup and no other operation works on a VM.
+func unattended(vm VM) error {
+	if recovery := vm.recoveryCheckpoints(); len(recovery) > 0 {
+		if recovery[0].Tag == "" {
+			return fmt.Errorf("%w: %q", ErrForeignCheckpoint, recovery[0].Name)
+		}
+		return fmt.Errorf("%w: the checkpoint of task %s is not released yet", ErrBusy, recovery[0].Tag)
+	}
+	if vm.Operation != "" {
+		return fmt.Errorf("%w: %s", ErrBusy, vm.Operation)
 	}
 	return nil
 }
@@ -278,7 +287,7 @@ func (h *Host) FindCheckpoint(ctx context.Context, vmID, tag string, intent Inte
 }
 
 func (h *Host) find(ctx context.Context, vm VM, tag string, intent Intent) (Checkpoint, error) {
-	recovery := vm.checkpointsOf(CheckpointRecovery)
+	recovery := vm.recoveryCheckpoints()
 	for _, node := range recovery {
 		if node.Tag == tag {
 			_, level, _ := parseName(node.Name)

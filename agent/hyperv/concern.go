@@ -50,7 +50,7 @@ func concerns(host HostInfo, vm VM) []Concern {
 	if vm.RawState >= criticalFirst && vm.RawState <= criticalLast {
 		add(CriticalState, "The virtual machine is in a critical state (%d): it lost its storage or is frozen. Restore access to its files.", vm.RawState)
 	}
-	for _, node := range vm.checkpointsOf(CheckpointRecovery) {
+	for _, node := range vm.recoveryCheckpoints() {
 		if node.Tag == "" {
 			add(ForeignCheckpoint, "The recovery checkpoint %q of %s was made by another backup product. Backups wait until that product removes it.",
 				node.Name, node.Created.Format("2006-01-02 15:04"))

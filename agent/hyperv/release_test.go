@@ -34,6 +34,30 @@ func TestReleasedOnlyWhenMerged(t *testing.T) {
 	l.Expect(l.read(next[1], 2*mib)).To(Equal(filled(2*mib, 'b')), "what the guest wrote meanwhile is there")
 }
 
+// A task that was cancelled before it knew the disks is not done before the merge either.
+func TestReleasedWithoutKnowingTheDisks(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.snapshot(2)
+	l.host.Faults().HoldMerges()
+	cp := l.mustCheckpoint("task-1", hyperv.Crash)
+	l.Expect(l.Release(t.Context(), cp)).To(Succeed())
+	l.Expect(l.Released(t.Context(), cp, nil)).To(HaveField("Message", ContainSubstring("MergingDisks")))
+	l.host.Faults().ReleaseMerges()
+	l.waitReleased(cp, nil)
+}
+
+// The file that the VM wrote since the checkpoint must be gone, even where Hyper-V reports no merge: a failed one shows only so.
+func TestReleasedNoticesAFileThatWasNeverMerged(t *testing.T) {
+	l := newLab(t, oneVM())
+	cp := l.mustCheckpoint("task-1", hyperv.Crash)
+	disks := l.frozen(cp)
+	l.Expect(l.Release(t.Context(), cp)).To(Succeed())
+	l.waitReleased(cp, disks)
+	l.writeFile("crm/left.avhdx", "")
+	disks[1].LivePath = `D:\VMs\crm\left.avhdx`
+	l.Expect(l.Released(t.Context(), cp, disks)).To(Equal(hyperv.ReleaseState{Message: `D:\VMs\crm\left.avhdx is not merged into D:\VMs\crm\data.vhdx yet`}))
+}
+
 func TestReleaseTwice(t *testing.T) {
 	l := newLab(t, oneVM())
 	cp := l.mustCheckpoint("task-1", hyperv.Application)

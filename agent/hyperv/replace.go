@@ -54,18 +54,11 @@ func (h *Host) PlanReplacement(ctx context.Context, vmID string, disks []TargetD
 }
 
 func replaceable(vm VM) error {
-	for _, node := range vm.Checkpoints {
-		switch {
-		case node.Kind != CheckpointRecovery:
-			return fmt.Errorf("%w: remove them first, or restore to a new virtual machine", ErrUserCheckpoints)
-		case node.Tag == "":
-			return fmt.Errorf("%w: %q", ErrForeignCheckpoint, node.Name)
-		default:
-			return fmt.Errorf("%w: the checkpoint of task %s is not released yet", ErrBusy, node.Tag)
-		}
+	if err := unattended(vm); err != nil {
+		return err
 	}
-	if vm.Operation != "" {
-		return fmt.Errorf("%w: %s", ErrBusy, vm.Operation)
+	if len(vm.Checkpoints) > 0 {
+		return fmt.Errorf("%w: remove them first, or restore to a new virtual machine", ErrUserCheckpoints)
 	}
 	return nil
 }

@@ -166,11 +166,11 @@ const (
 	OtherOperation Operation = "Other"
 )
 
-// checkpointsOf lists the VM's checkpoints of one kind.
-func (vm VM) checkpointsOf(kind CheckpointKind) []CheckpointNode {
+// recoveryCheckpoints lists those of backup products, of ours and of others.
+func (vm VM) recoveryCheckpoints() []CheckpointNode {
 	var out []CheckpointNode
 	for _, node := range vm.Checkpoints {
-		if node.Kind == kind {
+		if node.Kind == CheckpointRecovery {
 			out = append(out, node)
 		}
 	}
