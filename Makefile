@@ -8,7 +8,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BUILD := go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+# Without -trimpath, which the images are built with: it would share nothing with the tests' build.
+BUILD := go build -ldflags "-X main.version=$(VERSION)"
 TEST := go test -race -shuffle=on
 # DEMO_EXIT=1 ends the demo after its last step; otherwise it stays up to be looked at.
 DEMO_EXIT ?=
@@ -102,7 +103,7 @@ unit: require-go ## Test the packages; those that need a control plane get one.
 # The tests see the real kubectl and helm first in PATH. One package at a time: each of them runs
 # whole control planes and hosts, and times out if two share two cores.
 .PHONY: e2e
-e2e: require-go build bin/helm ## Test the whole: programs, control plane, chart, crashes.
+e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, crashes.
 	assets="$(CONTROLPLANE)"
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH"
 	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/...
