@@ -20,7 +20,6 @@ type ConcernReason string
 // The reasons, in the order in which they are listed: most serious first.
 const (
 	CriticalState              ConcernReason = "CriticalState"
-	DuplicateVM                ConcernReason = "DuplicateVM"
 	ForeignCheckpoint          ConcernReason = "ForeignCheckpoint"
 	DiskUnreadable             ConcernReason = "DiskUnreadable"
 	DuplicateDiskID            ConcernReason = "DuplicateDiskID"
