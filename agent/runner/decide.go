@@ -38,6 +38,7 @@ var (
 	reasonFirst       = readReason{"FirstBackup", "the repository has no image of this virtual machine that an increment can stand on"}
 	reasonNoBase      = readReason{"NoUsableBase", "the host has no reference point any more for any image in the repository"}
 	reasonNewDisk     = readReason{"NewDisk", "the base image does not have this disk"}
+	reasonDamaged     = readReason{"BaseDamaged", "the image that an increment would stand on is damaged in the repository; what is damaged is stored again"}
 )
 
 // decide chooses for each disk between all and only the changes, and estimates what will be read.
@@ -83,7 +84,9 @@ func (r *backupRun) base(ctx context.Context) (*image.BaseRecord, readReason, er
 		switch {
 		case err == nil:
 			return &record, reasonChanged, nil
-		case errors.Is(err, hyperv.ErrReferencePointNotFound), errors.Is(err, image.ErrImageNotFound), errors.Is(err, image.ErrDamaged):
+		case errors.Is(err, image.ErrDamaged):
+			return nil, reasonDamaged, nil
+		case errors.Is(err, hyperv.ErrReferencePointNotFound), errors.Is(err, image.ErrImageNotFound):
 		default:
 			return nil, readReason{}, err
 		}

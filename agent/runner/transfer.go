@@ -74,7 +74,7 @@ func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *image
 	spec := image.DiskSpec{
 		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: plan.disk.Path,
 		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.Members()[0].PhysicalSectorSize()),
-		Reason: plan.reason.String(), Increment: plan.increment,
+		Reason: plan.reason.String(), Increment: plan.increment, Repair: plan.reason == reasonDamaged,
 	}
 	_, err := r.writer.AddDisk(ctx, spec, plan.content, progress)
 	lost, isLost := errors.AsType[*hyperv.TrackingLostError](err)
@@ -89,6 +89,7 @@ func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *image
 	r.report.Warn("IncrementDemoted", "Disk %s is read in full: %s.", plan.disk.Key, plan.reason)
 	plan.increment, plan.estimate = nil, plan.allocated
 	spec.Increment, spec.Reason = nil, plan.reason.String()
+	spec.Repair = errors.Is(err, image.ErrBaseUnusable)
 	progress.Read.Store(0)
 	_, err = r.writer.AddDisk(ctx, spec, plan.content, progress)
 	return err

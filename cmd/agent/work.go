@@ -33,7 +33,11 @@ func (f *workFlags) add(cmd *cobra.Command) {
 	cobra.CheckErr(cmd.MarkFlagRequired("state-dir"))
 }
 
+// options reads the flags. Ages in a repository are by the writers' clocks, so kopia is told to refuse a clock that differs from the store's.
 func (f *workFlags) options() (runner.Options, error) {
+	if err := os.Setenv("KOPIA_ENABLE_CLOCK_SKEW_CHECK", "true"); err != nil {
+		return runner.Options{}, err
+	}
 	config, err := restConfig(f.kubeconfig)
 	if err != nil {
 		return runner.Options{}, err
