@@ -231,11 +231,9 @@ func (v *vm) removeSnapshots(snapshots []*snapshotRecord, point *referencePoint)
 
 // dropSnapshot removes a checkpoint. What was written after it goes into the file that it froze.
 func (r *vmRecord) dropSnapshot(s *snapshotRecord) {
-	position := 0
-	for i, other := range r.Snapshots {
-		if other == s {
-			position = i
-		}
+	position := slices.Index(r.Snapshots, s)
+	if position < 0 {
+		return
 	}
 	for _, sd := range s.Disks {
 		d := r.disk(sd.Path)
@@ -251,7 +249,7 @@ func (r *vmRecord) dropSnapshot(s *snapshotRecord) {
 		}
 		r.Merges = append(r.Merges, mergeRecord{Disk: sd.Path, Child: child, Parent: sd.Frozen})
 	}
-	r.Snapshots = append(r.Snapshots[:position:position], r.Snapshots[position+1:]...)
+	r.Snapshots = slices.Concat(r.Snapshots[:position], r.Snapshots[position+1:])
 }
 
 // expireSeals forgets the epochs that no reference point and no checkpoint asks for any more.
