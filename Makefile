@@ -55,8 +55,8 @@ build: require-go ## Compile the programs for this machine into bin/.
 	$(BUILD) -o bin/ ./cmd/...
 
 .PHONY: build-windows
-build-windows: require-go ## Compile the agent and the kubectl plugin for Windows into bin/.
-	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/agent ./cmd/kubectl-hyperkeep
+build-windows: require-go ## Compile the agent for Windows into bin/.
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/agent
 
 .PHONY: generate
 generate: bin/controller-gen ## Generate the API's DeepCopy methods.

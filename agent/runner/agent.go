@@ -147,10 +147,12 @@ func (a *agent) run(ctx context.Context, handlers map[v1alpha1.TaskKind]Handler,
 
 // stoppedBy leaves out errors that only say that the agent was asked to stop.
 func stoppedBy(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // manager watches the agent's own namespace and nothing else.

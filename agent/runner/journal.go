@@ -78,7 +78,8 @@ func (j *Journal) Get(tag string) (entry Entry, found bool, err error) {
 	if err != nil {
 		return Entry{}, false, fmt.Errorf("read journal: %w", err)
 	}
-	if json.Unmarshal(data, &entry) != nil || entry.Tag != tag {
+	readable := json.Unmarshal(data, &entry) == nil && entry.Tag == tag
+	if !readable {
 		return Entry{}, false, nil // torn or foreign: the host's own state is the truth, the journal only a hint
 	}
 	return entry, true, nil
@@ -121,7 +122,7 @@ func writeDurably(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) // fails when the rename took place
+	defer func() { _ = os.Remove(temporary.Name()) }() // fails when the rename took place
 	_, err = temporary.Write(data)
 	err = errors.Join(err, temporary.Sync(), temporary.Close())
 	if err != nil {

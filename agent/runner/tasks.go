@@ -33,13 +33,16 @@ type Tasks struct {
 
 	mu      sync.Mutex
 	running map[types.UID]context.CancelCauseFunc
-	done    sync.WaitGroup
-	life    context.Context // ends when the agent stops
+	// judged are the tasks that got their verdict in this session: the cache may show them without it for a while.
+	judged map[types.NamespacedName]types.UID
+	done   sync.WaitGroup
+	life   context.Context // ends when the agent stops
 }
 
 // SetupWithManager registers the watch. Work ends when ctx does.
 func (t *Tasks) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	t.running = map[types.UID]context.CancelCauseFunc{}
+	t.judged = map[types.NamespacedName]types.UID{}
 	t.life = ctx
 	return ctrl.NewControllerManagedBy(mgr).For(&v1alpha1.AgentTask{}).Named("agenttask").
 		WithOptions(controller.Options{SkipNameValidation: ptr.To(true)}). // a keeper and host agents may share a process
@@ -60,19 +63,21 @@ func (t *Tasks) Running(uid types.UID) bool {
 // reconcile starts, cancels or leaves alone the work on one task. What a task that vanished has left on the host is the sweeper's.
 func (t *Tasks) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	task := &v1alpha1.AgentTask{}
-	if err := t.Client.Get(ctx, request.NamespacedName, task); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
-	}
+	err := t.Client.Get(ctx, request.NamespacedName, task)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err != nil {
+		delete(t.judged, request.NamespacedName)
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
 	stop, running := t.running[task.UID]
 	switch {
-	case finished(task):
+	case finished(task), t.judged[request.NamespacedName] == task.UID:
 	case running && (task.Spec.Cancel || !task.DeletionTimestamp.IsZero()):
 		stop(errCanceled)
 	case running:
 	default:
-		t.start(task)
+		t.start(task) //nolint:contextcheck // the work outlives this call: it ends with the agent
 	}
 	return ctrl.Result{}, nil
 }
@@ -94,8 +99,9 @@ func (t *Tasks) start(task *v1alpha1.AgentTask) {
 		defer free()
 		t.run(ctx, task)
 		t.mu.Lock()
+		defer t.mu.Unlock()
 		delete(t.running, task.UID)
-		t.mu.Unlock()
+		t.judged[client.ObjectKeyFromObject(task)] = task.UID
 	})
 }
 
