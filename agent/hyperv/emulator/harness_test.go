@@ -86,6 +86,7 @@ func connect(t *testing.T, dir string) (*client.Client, *world) {
 
 // eachWay runs a test against a host in process and through its socket: both must behave the same.
 func eachWay(t *testing.T, prepare func(t *testing.T, dir string), run func(t *testing.T, h *Host, w *world)) {
+	t.Parallel()
 	t.Run("in process", func(t *testing.T) {
 		dir := tempDir(t)
 		prepare(t, dir)

@@ -104,7 +104,7 @@ func TestKillAtAnyMomentLosesNothing(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(uint64(seed), 1))
-	model := &writerModel{content: make([]byte, killDiskSize), unsure: map[int64]bool{}, rng: rng}
+	model := &writerModel{content: make([]byte, killDiskSize), unsure: map[int64]bool{}, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
 	b := &backups{t: t}
 	for round := range killRounds {
 		p := startProcess(t, dir)

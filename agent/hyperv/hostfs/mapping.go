@@ -41,24 +41,6 @@ func (m Mapping) Resolve(path string) (string, Volume, error) {
 	return "", Volume{}, fmt.Errorf("%w: %s lies on a volume that the host does not have", ErrPath, path)
 }
 
-// WindowsPath is the reverse of Resolve, for a slash-separated path below Root.
-func (m Mapping) WindowsPath(local string) (string, error) {
-	best, rest := -1, ""
-	for i, v := range m.Volumes {
-		tail, below := within(v.Folder, local)
-		if below && (best < 0 || len(v.Folder) > len(m.Volumes[best].Folder)) {
-			best, rest = i, tail
-		}
-	}
-	if best < 0 {
-		return "", fmt.Errorf("%w: no volume holds %s", ErrPath, local)
-	}
-	if rest == "" {
-		return m.Volumes[best].Prefix, nil
-	}
-	return m.Volumes[best].Prefix + `\` + strings.ReplaceAll(rest, "/", `\`), nil
-}
-
 // split cuts an absolute Windows path into its drive and names, and refuses all that Windows would read in another way than we do.
 func split(path string) ([]string, error) {
 	if len(path) < 2 || path[1] != ':' || !isLetter(path[0]) {
@@ -103,17 +85,4 @@ func join(folder string, names []string) string {
 		return "."
 	}
 	return strings.Join(parts, "/")
-}
-
-// within returns what is left of local below folder.
-func within(folder, local string) (rest string, below bool) {
-	switch {
-	case folder == "" || folder == ".":
-		return strings.TrimPrefix(local, "./"), true
-	case local == folder:
-		return "", true
-	case strings.HasPrefix(local, folder+"/"):
-		return local[len(folder)+1:], true
-	}
-	return "", false
 }

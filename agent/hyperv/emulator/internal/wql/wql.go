@@ -14,9 +14,15 @@ type Query struct {
 	where   expression // nil selects every instance
 }
 
+// maxLength bounds how deep a query can nest.
+const maxLength = 64 << 10
+
 // Parse reads `SELECT * | column, ... FROM Class [WHERE condition]`. Conditions compare a property with a constant by =, <>, !=, <, >, <=, >= and LIKE, or test
 // IS [NOT] NULL; they are combined by AND, OR, NOT and parentheses.
 func Parse(text string) (Query, error) {
+	if len(text) > maxLength {
+		return Query{}, fmt.Errorf("it is longer than %d bytes", maxLength)
+	}
 	tokens, err := scan(text)
 	if err != nil {
 		return Query{}, err

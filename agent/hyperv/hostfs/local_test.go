@@ -1,0 +1,164 @@
+package hostfs
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func newLocal(t *testing.T) (*Local, string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, ".volumes", "E"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := NewLocal(Mapping{Root: dir, Volumes: []Volume{
+		{Prefix: `D:\VMs`, Folder: "."}, {Prefix: "D:", Folder: ".volumes/D"}, {Prefix: "E:", Folder: ".volumes/E", SizeBytes: 1 << 20},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, dir
+}
+
+func TestPathsMapToLocalOnes(t *testing.T) {
+	l, dir := newLocal(t)
+	for path, want := range map[string]string{
+		`D:\VMs\crm\a.vhdx`: "crm/a.vhdx", `d:\vms\crm`: "crm", `D:\VMs`: ".", `D:/VMs/x`: "x", `D:\VMs\x\`: "x",
+		`D:\VMsX\a`: ".volumes/D/VMsX/a", `D:\other\a b`: ".volumes/D/other/a b", `D:\`: ".volumes/D", `E:\x`: ".volumes/E/x",
+	} {
+		got, err := l.LocalPath(path)
+		if err != nil || got != filepath.Join(dir, want) {
+			t.Errorf("%s is %s, %v", path, got, err)
+		}
+	}
+}
+
+func TestUnusablePathsAreRefused(t *testing.T) {
+	l, _ := newLocal(t)
+	for _, path := range []string{
+		"", "x", `\x`, `x\y`, `D:x`, `\\server\share\x`, `\\?\D:\VMs\x`, `D:\VMs\..\x`, `D:\VMs\.\x`, `D:\VMs\\x`, `F:\x`, `D:\a:stream`, `D:\a*`,
+		"D:\\a\x00b", "D:\\a\nb", `D:\a.`, `D:\a \b`, `/etc/passwd`, `1:\x`, `D:\VMs\x\..\..\..\..\etc`,
+	} {
+		for operation, err := range map[string]error{
+			"open":   second(l.Open(t.Context(), path)),
+			"create": second(l.Create(t.Context(), path)),
+			"remove": l.Remove(t.Context(), path),
+			"rename": l.Rename(t.Context(), path, `D:\VMs\x`),
+			"list":   second(l.ReadDir(t.Context(), path)),
+		} {
+			if !errors.Is(err, ErrPath) {
+				t.Errorf("%s %q: %v", operation, path, err)
+			}
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestSymlinksDoNotLeadOutside(t *testing.T) {
+	l, dir := newLocal(t)
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"file": outside, "folder": filepath.Dir(outside), "up": "../.."} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{`D:\VMs\file`, `D:\VMs\folder\secret`, `D:\VMs\up\x`} {
+		if _, err := l.Open(t.Context(), path); err == nil {
+			t.Errorf("%s was opened", path)
+		}
+		if _, err := l.OpenWrite(t.Context(), path); err == nil {
+			t.Errorf("%s was opened for writing", path)
+		}
+	}
+	if _, err := l.Create(t.Context(), `D:\VMs\folder\new`); err == nil {
+		t.Error("a file was made outside")
+	}
+}
+
+func TestFilesAreMadeMovedAndRemoved(t *testing.T) {
+	l, _ := newLocal(t)
+	const path, moved = `D:\restored\crm\a.vhdx`, `D:\VMs\crm\a.vhdx` // one volume, two local folders
+	f, err := l.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("hello"), 3); err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Size()
+	if err := errors.Join(err, f.Sync(), f.Truncate(6), f.Sync(), f.Close()); err != nil || size != 8 {
+		t.Fatalf("size %d, %v", size, err)
+	}
+	for name, c := range map[string]struct{ err, want error }{
+		"a file that is there is not made again": {second(l.Create(t.Context(), path)), fs.ErrExist},
+		"a file that is not there is not opened": {second(l.Open(t.Context(), moved)), fs.ErrNotExist},
+		"a move to another volume is refused":    {l.Rename(t.Context(), path, `E:\a`), ErrPath},
+		"a folder is no file":                    {second(l.Open(t.Context(), `D:\restored`)), fs.ErrInvalid},
+	} {
+		if !errors.Is(c.err, c.want) {
+			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+	if err := l.Rename(t.Context(), path, moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(l.Create(t.Context(), path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Rename(t.Context(), path, moved); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a move over a file: %v", err)
+	}
+	r, err := l.Open(t.Context(), moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got := make([]byte, 6)
+	if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, []byte("\x00\x00\x00hel")) {
+		t.Errorf("%q, %v", got, err)
+	}
+	list, err := l.ReadDir(t.Context(), `D:\VMs\crm`)
+	if err != nil || len(list) != 1 || list[0].Name() != "a.vhdx" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if err := errors.Join(l.Remove(t.Context(), moved), l.Remove(t.Context(), moved)); err != nil {
+		t.Errorf("removing twice: %v", err)
+	}
+}
+
+func TestSmallVolumeIsFull(t *testing.T) {
+	l, _ := newLocal(t)
+	free, total, err := l.Space(t.Context(), `E:\new\file`)
+	if err != nil || total != 1<<20 || free != 1<<20 {
+		t.Fatalf("%d of %d bytes are free, %v", free, total, err)
+	}
+	f, err := l.Create(t.Context(), `E:\a`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, 700<<10), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, 700<<10), 700<<10); !errors.Is(err, ErrFull) {
+		t.Errorf("writing more than there is: %v", err)
+	}
+	if _, err := f.WriteAt(make([]byte, 100<<10), 0); err != nil {
+		t.Errorf("overwriting: %v", err)
+	}
+	if free, _, err := l.Space(t.Context(), `E:\`); err != nil || free > 400<<10 {
+		t.Errorf("%d bytes are free, %v", free, err)
+	}
+	if free, total, err := l.Space(t.Context(), `D:\`); err != nil || total <= 1<<20 || free <= 0 {
+		t.Errorf("the other volume has %d of %d bytes, %v", free, total, err)
+	}
+}
