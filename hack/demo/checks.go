@@ -69,7 +69,7 @@ func (d *demo) checkRestored(m *machine, one *disk, moment, vhdx string) {
 
 func checkFileSystem(ctx context.Context, kind filesystem.Kind, vhdx string) error {
 	raw := vhdx + ".raw"
-	defer os.Remove(raw)
+	defer os.Remove(raw) //nolint:errcheck // it goes with .demo at the latest
 	if err := qemu.Export(ctx, vhdx, raw); err != nil {
 		return err
 	}

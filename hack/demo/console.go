@@ -66,7 +66,7 @@ func (c *console) table(rows [][]string) {
 	for _, row := range rows {
 		fmt.Fprintln(writer, "   "+strings.Join(row, "\t"))
 	}
-	writer.Flush()
+	_ = writer.Flush() // a terminal that is gone
 }
 
 // run runs kubectl as a person would, and shows the command and what it prints.

@@ -74,7 +74,7 @@ func (m *machine) create(ctx context.Context, folder, work string) error {
 // create fills a file system and converts it to VHDX. The raw file remains, as the guest's shadow.
 func (d *disk) create(ctx context.Context, folder, work, owner string) error {
 	content := filepath.Join(work, "content")
-	defer os.RemoveAll(content)
+	defer os.RemoveAll(content) //nolint:errcheck // it goes with .demo at the latest
 	if err := os.MkdirAll(content, 0o755); err != nil {
 		return err
 	}
@@ -139,12 +139,12 @@ func (m *machine) turnOff() {
 // save has the guest write a file of size random bytes, and returns how many bytes of the disk that changed.
 func (d *disk) save(ctx context.Context, name string, size int64) (int64, error) {
 	changed, file := d.shadow+".next", filepath.Join(filepath.Dir(d.shadow), name)
-	defer os.Remove(changed)
-	defer os.Remove(file)
+	defer os.Remove(changed) //nolint:errcheck // it goes with .demo at the latest
+	defer os.Remove(file) //nolint:errcheck // it goes with .demo at the latest
 	if err := writeFile(file, rand.Reader, size); err != nil {
 		return 0, err
 	}
-	if err := filesystem.Copy(d.shadow, changed); err != nil {
+	if err := filesystem.Copy(ctx, d.shadow, changed); err != nil {
 		return 0, err
 	}
 	if err := filesystem.Put(ctx, d.kind, changed, file, name); err != nil {
@@ -163,4 +163,4 @@ func (d *disk) frozen(moment string) string {
 }
 
 // freeze keeps what the guest has written so far: the backup that is taken now must give back exactly this.
-func (d *disk) freeze(moment string) error { return d.guest.Freeze(d.frozen(moment)) }
+func (d *disk) freeze(ctx context.Context, moment string) error { return d.guest.Freeze(ctx, d.frozen(moment)) }

@@ -87,17 +87,17 @@ func (d *demo) prepare() error {
 	if err := tool.Find(append(filesystem.Programs, "qemu-img")...); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return err
+	}
 	left, err := os.ReadDir(d.dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return err
 	}
 	for _, entry := range left {
 		if entry.Name() != "bin" {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(d.dir, entry.Name())))
 		}
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
 	}
 	return err
 }

@@ -92,7 +92,7 @@ func (d *demo) addRepository() error {
 func (d *demo) protect() error {
 	for _, m := range d.machines {
 		for _, one := range m.disks {
-			if err := one.freeze(first); err != nil {
+			if err := one.freeze(d.ctx, first); err != nil {
 				return err
 			}
 		}
@@ -145,7 +145,7 @@ func (d *demo) work() error {
 				return err
 			}
 			rows = append(rows, []string{m.name, one.name, "orders.bin, 3.0 MiB", size(written)})
-			if err := one.freeze(second); err != nil {
+			if err := one.freeze(d.ctx, second); err != nil {
 				return err
 			}
 		}

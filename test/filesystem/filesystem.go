@@ -94,10 +94,10 @@ func Replay(ctx context.Context, raw string) error {
 }
 
 // Copy copies a file and keeps its holes. The target must not exist.
-func Copy(from, to string) error {
+func Copy(ctx context.Context, from, to string) error {
 	if _, err := os.Lstat(to); err == nil {
 		return &fs.PathError{Op: "copy", Path: to, Err: fs.ErrExist}
 	}
-	_, err := tool.Run(context.Background(), "cp", "--sparse=always", "--reflink=auto", from, to)
+	_, err := tool.Run(ctx, "cp", "--sparse=always", "--reflink=auto", from, to)
 	return err
 }

@@ -2,7 +2,6 @@ package filesystem
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,7 +34,7 @@ func TestFileSystemsAreMadeChangedReadAndChecked(t *testing.T) {
 			g.Expect(Check(t.Context(), kind, raw)).To(Succeed())
 
 			damaged := filepath.Join(dir, "damaged.raw")
-			g.Expect(Copy(raw, damaged)).To(Succeed())
+			g.Expect(Copy(t.Context(), raw, damaged)).To(Succeed())
 			scribble(t, damaged)
 			g.Expect(Check(t.Context(), kind, damaged)).NotTo(Succeed(), "a checker that finds nothing checks nothing")
 		})
@@ -61,7 +60,7 @@ func TestReplayOfAnUntouchedJournalChangesNoFile(t *testing.T) {
 	dir := t.TempDir()
 	raw := filepath.Join(dir, "disk.raw")
 	g.Expect(os.Mkdir(filepath.Join(dir, "content"), 0o755)).To(Succeed())
-	g.Expect(Make(context.Background(), Ext4, raw, 16<<20, filepath.Join(dir, "content"))).To(Succeed())
+	g.Expect(Make(t.Context(), Ext4, raw, 16<<20, filepath.Join(dir, "content"))).To(Succeed())
 	g.Expect(Replay(t.Context(), raw)).To(Succeed())
 	g.Expect(Check(t.Context(), Ext4, raw)).To(Succeed())
 }

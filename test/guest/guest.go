@@ -4,6 +4,7 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,9 @@ func (g *Guest) Trim(offset, length int64) error {
 }
 
 // Freeze copies the shadow to path: what a backup that is taken now must give back.
-func (g *Guest) Freeze(path string) error { return filesystem.Copy(g.shadow.Name(), path) }
+func (g *Guest) Freeze(ctx context.Context, path string) error {
+	return filesystem.Copy(ctx, g.shadow.Name(), path)
+}
 
 // blockSize is in what pieces a file system writes.
 const blockSize = 4096

@@ -36,15 +36,15 @@ func (s *Site) AddHost(ctx context.Context, name string) (*Host, error) {
 		return nil, err
 	}
 	host := &Host{Name: name, Dir: dir, site: s}
-	host.Emulator = NewProcess("emulated host "+name, s.log("emulator-"+name), s.Binaries.Agent, "emulate", dir)
+	host.Emulator = NewProcess("emulated host "+name, s.logFile("emulator-"+name), s.Binaries.Agent, "emulate", dir)
 	state, err := s.folder("state", name)
 	if err != nil {
 		return nil, err
 	}
 	args := []string{
-		s.Binaries.Agent, "host", "--host", name, "--kubeconfig", s.file("accounts", name+".kubeconfig"), "--state-dir", state, "--emulated", host.Socket(),
+		s.Binaries.Agent, "host", "--host", name, "--kubeconfig", s.file("accounts", name+".kubeconfig"), "--state-dir", state, "--emulated", s.HostSocket(name, host.Socket()),
 	}
-	host.Agent = NewProcess("agent of "+name, s.log("agent-"+name), append(args, s.HostArgs...)...)
+	host.Agent = NewProcess("agent of "+name, s.logFile("agent-"+name), append(args, s.HostArgs...)...)
 
 	s.mu.Lock()
 	s.hosts = append(s.hosts, host)

@@ -49,6 +49,7 @@ func (s *Site) account(ctx context.Context, name, namespace, serviceAccount stri
 	}
 	config := s.ControlPlane.Config()
 	config.BearerToken = token
+	config.Host = s.APIServer(name, config.Host)
 	path := filepath.Join(dir, name+".kubeconfig")
 	if err := os.RemoveAll(path); err != nil {
 		return "", err
@@ -61,8 +62,9 @@ func (s *Site) startManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args := []string{s.Binaries.Manager, "--kubeconfig", kubeconfig, "--namespace", SystemNamespace, "--leader-elect=false"}
-	s.Manager = NewProcess("manager", s.log("manager"), append(args, s.ManagerArgs...)...)
+	// Several sites run on one machine: nobody may ask for a port that is fixed.
+	args := []string{s.Binaries.Manager, "--kubeconfig", kubeconfig, "--metrics-bind-address", "0", "--health-probe-bind-address", "0"}
+	s.Manager = NewProcess("manager", s.logFile("manager"), append(args, s.ManagerArgs...)...)
 	return s.Manager.Start()
 }
 
@@ -76,6 +78,6 @@ func (s *Site) startKeeper(ctx context.Context) error {
 		return err
 	}
 	args := []string{s.Binaries.Agent, "keeper", "--namespace", KeeperNamespace, "--kubeconfig", kubeconfig, "--state-dir", state}
-	s.Keeper = NewProcess("keeper", s.log("keeper"), append(args, s.KeeperArgs...)...)
+	s.Keeper = NewProcess("keeper", s.logFile("keeper"), append(args, s.KeeperArgs...)...)
 	return s.Keeper.Start()
 }

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/test/controlplane"
@@ -30,6 +32,9 @@ type Options struct {
 	Report func(what string)
 	// ManagerArgs, KeeperArgs and HostArgs are further flags of the manager, the keeper and each host's agent.
 	ManagerArgs, KeeperArgs, HostArgs []string
+	// APIServer, if set, returns the address at which a process is to reach the API server, given the process's name (manager, keeper or a host's) and the
+	// server's own address. HostSocket does the same for the socket of an emulated host. So a test comes to stand in between.
+	APIServer, HostSocket func(name, address string) string
 }
 
 // Site is a running Hyperkeep.
@@ -57,6 +62,14 @@ func Start(ctx context.Context, opts Options) (*Site, error) {
 	if opts.Report == nil {
 		opts.Report = func(string) {}
 	}
+	direct := func(_, address string) string { return address }
+	if opts.APIServer == nil {
+		opts.APIServer = direct
+	}
+	if opts.HostSocket == nil {
+		opts.HostSocket = direct
+	}
+	log.SetLogger(logr.Discard()) // else the client complains that nobody told it where to log
 	s := &Site{Options: opts}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start Hyperkeep: %w", err), s.Stop())
@@ -135,7 +148,7 @@ func (s *Site) file(elements ...string) string {
 	return filepath.Join(append([]string{s.Dir}, elements...)...)
 }
 
-func (s *Site) log(name string) string { return s.file("logs", name+".log") }
+func (s *Site) logFile(name string) string { return s.file("logs", name+".log") }
 
 // folder makes a folder of the site and returns its path.
 func (s *Site) folder(elements ...string) (string, error) {

@@ -132,7 +132,7 @@ func (m *Machine) Freeze(moment string) []string {
 	var frozen []string
 	for i, disk := range m.Disks {
 		path := filepath.Join(m.tenant.Dir, fmt.Sprintf("%s.%d.%s.raw", m.Name, i, moment))
-		m.tenant.ok(disk.Guest.Freeze(path), "keep the shadow")
+		m.tenant.ok(disk.Guest.Freeze(m.tenant.Context(), path), "keep the shadow")
 		frozen = append(frozen, path)
 	}
 	return frozen

@@ -38,11 +38,17 @@ func (x *Tenant) AwaitMachine(name string) *v1alpha1.VirtualMachine {
 // Job starts a backup of a machine on demand. change alters the job before it is created; it may be nil.
 func (x *Tenant) Job(m *Machine, name string, change func(*v1alpha1.BackupJobSpec)) *v1alpha1.BackupJob {
 	x.Helper()
+	return x.JobNamed(m.Name, name, change)
+}
+
+// JobNamed is Job by the machine's name in Hyper-V.
+func (x *Tenant) JobNamed(machine, name string, change func(*v1alpha1.BackupJobSpec)) *v1alpha1.BackupJob {
+	x.Helper()
 	job := &v1alpha1.BackupJob{
 		ObjectMeta: metav1.ObjectMeta{Namespace: x.Name, Name: name},
 		Spec: v1alpha1.BackupJobSpec{
 			BackupSettings:    v1alpha1.BackupSettings{RepositoryRef: v1alpha1.RepositoryReference{Name: x.Name}},
-			VirtualMachineRef: v1alpha1.VirtualMachineReference{Name: x.AwaitMachine(m.Name).Name},
+			VirtualMachineRef: v1alpha1.VirtualMachineReference{Name: x.AwaitMachine(machine).Name},
 		},
 	}
 	if change != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +27,8 @@ const (
 	patience = 2 * time.Minute
 	// lookInterval is how often a test looks at what it waits for.
 	lookInterval = 50 * time.Millisecond
-	// password of the repositories.
-	password = "a tenant's secret"
+	// Password of the tenants' repositories, for those who look into them with other tools.
+	Password = "a tenant's secret"
 )
 
 // Tenant is one user of a site. Its methods fail the test when something goes wrong, and belong to the test's goroutine.
@@ -61,6 +62,16 @@ func New(tb testing.TB, s *site.Site, name string) *Tenant {
 // Start starts the tenant's host over the machines that were added, with its agent, and returns when Kubernetes shows all of them.
 func (x *Tenant) Start() {
 	x.Helper()
+	var names []string
+	for _, m := range x.machines {
+		names = append(names, m.Name)
+	}
+	x.StartExpecting(names...)
+}
+
+// StartExpecting is Start where not every machine can be read.
+func (x *Tenant) StartExpecting(names ...string) {
+	x.Helper()
 	host, err := x.Site.AddHost(x.Context(), x.Name)
 	x.ok(err, "start the host")
 	x.Host = host
@@ -74,16 +85,26 @@ func (x *Tenant) Start() {
 		x.ok(host.Emulator.Stop(), "stop the host")
 	})
 	x.ok(host.Join(x.Context()), "start the agent")
+	for _, name := range names {
+		x.AwaitMachine(name)
+	}
 	for _, m := range x.machines {
-		x.AwaitMachine(m.Name)
-		m.attach()
+		if slices.Contains(names, m.Name) {
+			m.attach()
+		}
 	}
 }
 
 // UseRepository makes the tenant's repository, in a folder, and waits until the keeper has it ready.
 func (x *Tenant) UseRepository() {
 	x.Helper()
-	x.CreateRepository(x.Name, password, v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: x.RepositoryDir}}, nil)
+	x.UseRepositoryAt(v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: x.RepositoryDir}}, nil)
+}
+
+// UseRepositoryAt is UseRepository for any location. more are further keys of the Secret.
+func (x *Tenant) UseRepositoryAt(at v1alpha1.RepositoryLocation, more map[string]string) {
+	x.Helper()
+	x.CreateRepository(x.Name, Password, at, more)
 	x.AwaitCondition(&v1alpha1.BackupRepository{ObjectMeta: metav1.ObjectMeta{Name: x.Name}}, v1alpha1.ConditionReady, metav1.ConditionTrue)
 }
 

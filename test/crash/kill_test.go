@@ -1,0 +1,243 @@
+package crash
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	. "github.com/onsi/gomega"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/test/site"
+	"github.com/hyperkeep/hyperkeep/test/tenant"
+)
+
+const mib = int64(1 << 20)
+
+// lane is a machine that is backed up again and again, while one process is killed at one point each time.
+type lane struct {
+	*tenant.Tenant
+	world   *world
+	machine *tenant.Machine
+	relays  []*relay // those of the process that is killed
+	// victim is killed, and revived.
+	victim *site.Process
+	revive func() error
+	runs   int
+}
+
+// newLane makes a machine with two disks and a repository in a bucket, and takes the first backup.
+func newLane(t *testing.T, name string) *lane {
+	t.Helper()
+	w := theWorld(t)
+	l := &lane{Tenant: tenant.New(t, w.site, name), world: w}
+	l.machine = l.AddMachine("vm", nil,
+		l.Raw("system", 16*mib, map[int64]int64{0: 3 * mib}), l.Raw("data", 8*mib, map[int64]int64{4 * mib: 1 * mib}))
+	bucket := s3mem.New()
+	if err := bucket.CreateBucket("images"); err != nil {
+		t.Fatal(err)
+	}
+	address := w.relayToStore(name, gofakes3.New(bucket).Server())
+	l.UseRepositoryAt(v1alpha1.RepositoryLocation{S3: &v1alpha1.S3Location{
+		Endpoint: strings.TrimPrefix(address, "http://"), Bucket: "images", Transport: "PlainText",
+	}}, map[string]string{v1alpha1.SecretKeyAccessKeyID: "id", v1alpha1.SecretKeySecretAccessKey: "key"})
+	l.Start()
+	return l
+}
+
+// kills is who is killed where: the agent and the emulated host at the agent's effects, the manager at its own.
+func (l *lane) kills(victim *site.Process, revive func() error, relays ...string) {
+	l.victim, l.revive = victim, revive
+	for _, name := range relays {
+		l.relays = append(l.relays, l.world.relay(name))
+	}
+}
+
+// tell hands the effects of the victim to e.
+func (l *lane) tell(e *effects) {
+	for _, r := range l.relays {
+		r.tell(e)
+	}
+}
+
+// backUp lets the guest write, and backs up what it wrote, while e counts.
+func (l *lane) backUp(e *effects) (job *v1alpha1.BackupJob, frozen []string) {
+	l.Helper()
+	l.runs++
+	for i, disk := range l.machine.Disks {
+		if err := disk.Guest.Write(tenant.Random(20_000), int64(l.runs*37%60)*64<<10+int64(i)*512); err != nil {
+			l.Fatal(err)
+		}
+	}
+	name := fmt.Sprintf("run-%d", l.runs)
+	frozen = l.machine.Freeze(name)
+	l.tell(e)
+	return l.Job(l.machine, name, nil), frozen
+}
+
+// points finds the moments at which the victim can be killed, by two runs in which it is not: what both have in common.
+func (l *lane) points() []point {
+	l.Helper()
+	var runs [2][]point
+	for i := range runs {
+		e := counting()
+		job, _ := l.backUp(e)
+		l.AwaitJob(job)
+		l.tell(nil)
+		runs[i] = e.seen()
+	}
+	common := map[point]bool{}
+	for _, p := range runs[0] {
+		common[p] = true
+	}
+	return share(slices.DeleteFunc(runs[1], func(p point) bool { return !common[p] }))
+}
+
+// share returns both sides of every effect, or, where time is short, one side of each.
+func share(effects []point) []point {
+	var points []point
+	for i, p := range effects {
+		if everything || i%2 == 0 {
+			points = append(points, p)
+		}
+		if everything || i%2 == 1 {
+			points = append(points, point{p.effect, p.number, after})
+		}
+	}
+	return points
+}
+
+// strikeAt backs up while the victim is killed at a point, and judges what came of it. It says whether the point was reached.
+func (l *lane) strikeAt(at point) (hit bool) {
+	l.Helper()
+	images := len(l.Images())
+	e := l.killingAt(at)
+	job, frozen := l.backUp(e)
+	hit = l.awaitKill(e, at, func() bool { l.Get(job); return tenant.Decided(job.Status.Conditions) })
+	l.AwaitJob(job)
+	if !apimeta.IsStatusConditionTrue(job.Status.Conditions, v1alpha1.ConditionSucceeded) {
+		l.Errorf("killed %s: the backup failed: %s", at, tenant.Verdict(job.Status.Conditions))
+		return hit
+	}
+	l.Await(fmt.Sprintf("after a kill %s there is one image more than %d", at, images), func() bool { return len(l.Images()) == images+1 })
+	l.expectCleanHost(at)
+	l.ExpectRestores(job.Status.ImageRef.Name, fmt.Sprintf("again-%d", l.runs), frozen)
+	if err := os.RemoveAll(filepath.Join(l.Host.Dir, fmt.Sprintf("again-%d", l.runs))); err != nil {
+		l.Error(err)
+	}
+	return hit
+}
+
+func (l *lane) killingAt(at point) *effects {
+	return killing(at, func() {
+		if err := l.victim.Kill(); err != nil {
+			l.Errorf("kill %s: %v", at, err)
+		}
+	})
+}
+
+// graceAfterVerdict is how long effects may still come after the verdict.
+const graceAfterVerdict = 3 * time.Second
+
+// awaitKill waits until the victim was killed, and revives it. It gives up when the work has ended without that.
+func (l *lane) awaitKill(e *effects, at point, ended func() bool) (hit bool) {
+	l.Helper()
+	var since time.Time
+	l.Await(fmt.Sprintf("%s is killed %s, or the work has ended", l.victim.Name(), at), func() bool {
+		select {
+		case <-e.reached:
+			hit = true
+			return true
+		default:
+		}
+		if since.IsZero() && ended() {
+			since = time.Now()
+		}
+		return !since.IsZero() && time.Since(since) > graceAfterVerdict
+	})
+	l.tell(nil)
+	if err := l.revive(); err != nil {
+		l.Fatal(err)
+	}
+	return hit
+}
+
+// hostState is what the emulated host keeps of a machine.
+type hostState struct {
+	Snapshots, ReferencePoints, Merges []any
+	Garbage                            []string
+}
+
+// expectCleanHost looks into the machine's folder: I4.
+func (l *lane) expectCleanHost(at point) {
+	l.Helper()
+	var state hostState
+	var left []string
+	l.Await(fmt.Sprintf("the host is clean after a kill %s", at), func() bool {
+		text, err := os.ReadFile(l.machine.Path(filepath.Join(".hyperv", "state.json")))
+		if err != nil || json.Unmarshal(text, &state) != nil {
+			return false
+		}
+		left, err = filepath.Glob(l.machine.Path("*.avhdx"))
+		return err == nil && len(left)+len(state.Snapshots)+len(state.Merges)+len(state.Garbage) == 0 && len(state.ReferencePoints) == 1
+	})
+}
+
+// expectNothingStuck waits until every task has its verdict, and compares the repository's count of images with Kubernetes'.
+func (l *lane) expectNothingStuck() {
+	l.Helper()
+	l.Await("no task is left without a verdict", func() bool {
+		tasks := &v1alpha1.AgentTaskList{}
+		if err := l.Site.Client.List(l.Context(), tasks, client.InNamespace(v1alpha1.AgentNamespace(l.Name))); err != nil {
+			return false
+		}
+		for _, task := range tasks.Items {
+			if !tenant.Decided(task.Status.Conditions) {
+				return false
+			}
+		}
+		return true
+	})
+	repository := &v1alpha1.BackupRepository{ObjectMeta: metav1.ObjectMeta{Name: l.Name}}
+	l.Await("the repository has as many images as Kubernetes: none lost, none published twice", func() bool {
+		l.Get(repository)
+		return int(ptr.Deref(repository.Status.Images, -1)) == len(l.Images())
+	})
+}
+
+// strikeEverywhere kills the victim at each of its points.
+func (l *lane) strikeEverywhere(t *testing.T) {
+	points := l.points()
+	NewWithT(t).Expect(points).NotTo(BeEmpty())
+	started, hits := time.Now(), 0
+	for _, at := range points {
+		if !l.strikeAt(at) {
+			t.Errorf("the point was never reached: %s", at)
+			continue
+		}
+		hits++
+	}
+	l.expectNothingStuck()
+	report(t, l, points, hits, started)
+}
+
+// report prints how many points were hit, and which there are.
+func report(t *testing.T, l *lane, points []point, hits int, started time.Time) {
+	t.Helper()
+	var text strings.Builder
+	for _, at := range points {
+		fmt.Fprintf(&text, "\n  %s", at)
+	}
+	t.Logf("%s was killed at %d of %d points, in %s:%s", l.victim.Name(), hits, len(points), time.Since(started).Round(time.Second), text.String())
+}

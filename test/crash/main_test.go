@@ -1,0 +1,159 @@
+// Package crash kills processes with SIGKILL, before and after each effect of a backup, and looks for what must not be: an image that is lost, published
+// twice or not equal to what the guest had, a checkpoint or a merge that is left on the host, an object that is stuck.
+//
+// The programs are the real ones, unchanged. Relays stand between them and the API server, the host and the repository's store: what passes through them
+// are the effects, which are numbered and counted.
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/test/controlplane"
+	"github.com/hyperkeep/hyperkeep/test/site"
+	"github.com/hyperkeep/hyperkeep/test/tool"
+)
+
+// everything says whether all points are tried, or a share that fits into CI's time.
+var everything = os.Getenv("HYPERKEEP_SOAK") != ""
+
+// world is the site of all tests, with the relays to its API server by the name of the process.
+type world struct {
+	dir  string
+	site *site.Site
+
+	mu      sync.Mutex
+	relays  map[string]*relay
+	servers []*httptest.Server
+}
+
+var shared struct {
+	once  sync.Once
+	world *world
+	err   error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.world != nil {
+		if err := shared.world.close(); err != nil {
+			fmt.Fprintln(os.Stderr, "a process did not live until the end:", err)
+			code = 1
+		}
+		if code == 0 {
+			_ = os.RemoveAll(shared.world.dir)
+		} else {
+			fmt.Fprintln(os.Stderr, "logs are in", filepath.Join(shared.world.dir, "logs"))
+		}
+	}
+	os.Exit(code)
+}
+
+// startTimeout bounds compiling the programs and starting the site.
+const startTimeout = 15 * time.Minute
+
+func theWorld(t *testing.T) *world {
+	t.Helper()
+	tool.Require(t, "qemu-img")
+	shared.once.Do(func() { shared.world, shared.err = newWorld() })
+	var missing *controlplane.MissingBinaryError
+	if errors.As(shared.err, &missing) && os.Getenv("CI") == "" {
+		t.Skip(shared.err)
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.world
+}
+
+func newWorld() (*world, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "hyperkeep-crash-")
+	if err != nil {
+		return nil, err
+	}
+	w := &world{dir: dir, relays: map[string]*relay{}}
+	binaries, err := site.Build(ctx, filepath.Join(dir, "bin"), os.Stderr)
+	if err != nil {
+		return w, err
+	}
+	w.site, err = site.Start(ctx, site.Options{
+		Dir: dir, Binaries: binaries, APIServer: w.relayToAPIServer, HostSocket: w.relayToHost,
+		HostArgs:   []string{"--inventory-interval", "500ms", "--lease-duration", "4s", "--sweep-interval", "1s"},
+		KeeperArgs: []string{"--lease-duration", "4s"},
+	})
+	return w, err
+}
+
+func (w *world) close() error {
+	var err error
+	if w.site != nil {
+		err = w.site.Stop()
+	}
+	for _, server := range w.servers {
+		server.CloseClientConnections()
+		server.Close()
+	}
+	return err
+}
+
+// serve puts a relay behind a server and remembers it under a name.
+func (w *world) serve(name string, r *relay, configure func(*httptest.Server)) *httptest.Server {
+	server := httptest.NewUnstartedServer(r)
+	server.Config.ErrorLog = quiet()
+	if configure != nil {
+		configure(server)
+	}
+	server.Start()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.relays[name], w.servers = r, append(w.servers, server)
+	return server
+}
+
+func (w *world) relay(name string) *relay {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.relays[name]
+}
+
+// relayToAPIServer implements site.Options.APIServer.
+func (w *world) relayToAPIServer(process, address string) string {
+	ca, err := os.ReadFile(filepath.Join(w.dir, "controlplane", "apiserver.crt"))
+	if err != nil {
+		panic(err) // the control plane has just written it
+	}
+	parts := map[string][]string{"keeper": {"agenttasks/delete", "agenttasks/verify"}}[process]
+	if parts == nil {
+		parts = []string{"/namespaces/"}
+	}
+	return w.serve("api of "+process, newRelay(address, toAPIServer(ca), apiEffect(parts...)), nil).URL
+}
+
+// relayToHost implements site.Options.HostSocket.
+func (w *world) relayToHost(host, socket string) string {
+	path := filepath.Join(w.dir, host+".sock")
+	w.serve("host "+host, newRelay("http://host", toSocket(socket), hostEffect), func(server *httptest.Server) {
+		server.Listener.Close()
+		server.Listener = listenUnix(path)
+	})
+	return path
+}
+
+// relayToStore returns the address of a server that stands before another HTTP handler.
+func (w *world) relayToStore(name string, store http.Handler) string {
+	behind := httptest.NewServer(store)
+	w.mu.Lock()
+	w.servers = append(w.servers, behind)
+	w.mu.Unlock()
+	return w.serve("store of "+name, newRelay(behind.URL, http.DefaultTransport, storeEffect), nil).URL
+}
