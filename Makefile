@@ -65,7 +65,7 @@ generate: bin/controller-gen ## Generate the API's DeepCopy methods.
 .PHONY: manifests
 manifests: bin/controller-gen ## Generate the CRDs, for config/ and for the chart, and the manager's RBAC.
 	bin/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
-	bin/controller-gen rbac:roleName=manager paths=./controllers/... output:rbac:dir=config/rbac
+	bin/controller-gen rbac:roleName=hyperkeep-manager paths=./controllers/... output:rbac:dir=config/rbac
 	mkdir -p $(CHART_CRDS)
 	rm -f $(CHART_CRDS)/*.yaml
 	cp config/crd/bases/*.yaml $(CHART_CRDS)/

@@ -89,15 +89,16 @@ func finished(task *v1alpha1.AgentTask) bool {
 
 // start runs a task in the background. A task that is canceled already runs too: an earlier session may have left something on the host.
 func (t *Tasks) start(task *v1alpha1.AgentTask) {
-	ctx, stop := context.WithCancelCause(t.life)
-	ctx, free := context.WithDeadlineCause(ctx, task.Spec.Deadline.Time, errDeadline)
+	life := t.life
+	work, stop := context.WithCancelCause(life)
+	work, free := context.WithDeadlineCause(work, task.Spec.Deadline.Time, errDeadline)
 	if task.Spec.Cancel {
 		stop(errCanceled)
 	}
 	t.running[task.UID] = stop
 	t.done.Go(func() {
 		defer free()
-		t.run(ctx, task)
+		t.run(life, work, task)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.running, task.UID)
@@ -105,18 +106,19 @@ func (t *Tasks) start(task *v1alpha1.AgentTask) {
 	})
 }
 
-// run does one task from claim to verdict. When the agent stops there is no verdict: its next session takes the task up again.
-func (t *Tasks) run(ctx context.Context, task *v1alpha1.AgentTask) {
-	log := ctrl.LoggerFrom(t.life).WithValues("task", task.Name, "kind", task.Spec.Kind)
+// run does one task from claim to verdict. work ends with the task, life with the agent: then there is no verdict, and the agent's next session takes the
+// task up again.
+func (t *Tasks) run(life, work context.Context, task *v1alpha1.AgentTask) {
+	log := ctrl.LoggerFrom(life).WithValues("task", task.Name, "kind", task.Spec.Kind)
 	report := newReport(t.Client, t.Clock, task)
-	if err := report.Claim(t.life, t.Session); err != nil {
+	if err := report.Claim(life, t.Session); err != nil {
 		log.Error(err, "Claim failed")
 		return
 	}
 	log.Info("Task started")
-	err := causeOf(ctx, t.handle(ctx, task, report))
-	if t.life.Err() != nil {
-		log.Info("Task interrupted", "cause", context.Cause(t.life).Error())
+	err := causeOf(work, t.handle(work, task, report))
+	if life.Err() != nil {
+		log.Info("Task interrupted", "cause", context.Cause(life).Error())
 		return
 	}
 	if err != nil {
@@ -124,7 +126,7 @@ func (t *Tasks) run(ctx context.Context, task *v1alpha1.AgentTask) {
 	} else {
 		log.Info("Task succeeded")
 	}
-	if err := report.Finish(t.life, err); err != nil {
+	if err := report.Finish(life, err); err != nil {
 		log.Error(err, "Verdict not recorded")
 	}
 }
