@@ -71,7 +71,10 @@ func (c call) defineSystem() (wmi.Result, error) {
 			_, err := c.host.applyResources(v, config, resources, addResource)
 			return err
 		})
-		return []string{c.host.vmPath(v)}, err
+		if err != nil {
+			return nil, errors.Join(err, c.host.destroy(v))
+		}
+		return []string{c.host.vmPath(v)}, nil
 	})
 }
 

@@ -122,6 +122,11 @@ func (f *frozenDisk) prepare(ctx context.Context, path string) error {
 	if err := leaf.writer.Sync(); err != nil {
 		return err
 	}
+	if b := f.disk.bitmap; b != nil { // the seal promises all that was written before it
+		if err := b.Sync(); err != nil {
+			return err
+		}
+	}
 	if err := f.createChild(ctx, path, leaf); err != nil {
 		return err
 	}
@@ -176,7 +181,7 @@ func (f *frozenDisk) switchOver() {
 	}
 	d.chain = append(chain{f.child}, d.chain...)
 	if d.bitmap != nil {
-		if err := errors.Join(d.bitmap.Sync(), d.bitmap.Close()); err != nil {
+		if err := d.bitmap.Close(); err != nil {
 			d.vm.host.log.Warn("close a change tracking file", "disk", d.path, "error", err)
 		}
 	}

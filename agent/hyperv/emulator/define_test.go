@@ -62,18 +62,23 @@ func TestVMIsDefinedWithAllItsDevices(t *testing.T) {
 		if again.ReturnValue == codeDone {
 			t.Error("a drive took two disks")
 		}
-		start, err := w.session.Invoke(w.ctx, vm[0].Path, "RequestStateChange", wmi.Params{"RequestedState": int64(2)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.done(start)
-		g, err := dialGuest(filepath.Join(w.dir, "CRM restored", "system.vhdx.nbd"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.close()
+		w.startsAndServes(vm[0].Path, filepath.Join(w.dir, "CRM restored", "system.vhdx.nbd"))
 		w.destroySystem(vm[0].Path, added)
 	})
+}
+
+func (w *world) startsAndServes(vm, socket string) {
+	w.t.Helper()
+	start, err := w.session.Invoke(w.ctx, vm, "RequestStateChange", wmi.Params{"RequestedState": int64(2)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.done(start)
+	g, err := dialGuest(socket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	g.close()
 }
 
 // destroySystem takes a running VM apart and leaves its disk.

@@ -169,48 +169,51 @@ func lostDisk(t *testing.T) (dir, id string) {
 	return dir, point.Properties["ResilientChangeTrackingIdentifiers"].([]string)[0]
 }
 
+// spoilers change a disk, or what is known of it, behind the host's back.
+var spoilers = map[string]func(t *testing.T, dir, disk string){
+	"the disk was written while the host was down": func(t *testing.T, _, disk string) {
+		tool(t, "qemu-io", "-f", "vhdx", "-c", "write -P 9 0 64k", disk)
+	},
+	"the disk was replaced": func(t *testing.T, _, disk string) {
+		if err := os.Remove(disk); err != nil {
+			t.Fatal(err)
+		}
+		createDisk(t, disk, "64M")
+	},
+	"the disk has another size": func(t *testing.T, _, disk string) {
+		if err := os.Remove(disk); err != nil {
+			t.Fatal(err)
+		}
+		createDisk(t, disk, "32M")
+	},
+	"the disk was written past its headers": func(t *testing.T, _, disk string) {
+		f, err := os.OpenFile(disk, os.O_RDWR, 0)
+		if err == nil {
+			_, err = f.WriteAt([]byte("x"), 64<<10-1)
+			f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	},
+	"the tracking files are gone": func(t *testing.T, dir, _ string) {
+		if err := os.RemoveAll(filepath.Join(dir, "crm", privateFolder, "rct")); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"a tracking file is cut short": func(t *testing.T, dir, _ string) {
+		all, err := filepath.Glob(filepath.Join(dir, "crm", privateFolder, "rct", "*"))
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		if err := os.Truncate(all[0], 1); err != nil {
+			t.Fatal(err)
+		}
+	},
+}
+
 func TestTrackingIsLostRatherThanGuessed(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, dir, disk string){
-		"the disk was written while the host was down": func(t *testing.T, _, disk string) {
-			tool(t, "qemu-io", "-f", "vhdx", "-c", "write -P 9 0 64k", disk)
-		},
-		"the disk was replaced": func(t *testing.T, _, disk string) {
-			if err := os.Remove(disk); err != nil {
-				t.Fatal(err)
-			}
-			createDisk(t, disk, "64M")
-		},
-		"the disk has another size": func(t *testing.T, _, disk string) {
-			if err := os.Remove(disk); err != nil {
-				t.Fatal(err)
-			}
-			createDisk(t, disk, "32M")
-		},
-		"the disk was written past its headers": func(t *testing.T, _, disk string) {
-			f, err := os.OpenFile(disk, os.O_RDWR, 0)
-			if err == nil {
-				_, err = f.WriteAt([]byte("x"), 64<<10-1)
-				f.Close()
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		},
-		"the tracking files are gone": func(t *testing.T, dir, _ string) {
-			if err := os.RemoveAll(filepath.Join(dir, "crm", privateFolder, "rct")); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"a tracking file is cut short": func(t *testing.T, dir, _ string) {
-			all, err := filepath.Glob(filepath.Join(dir, "crm", privateFolder, "rct", "*"))
-			if err != nil || len(all) != 1 {
-				t.Fatal(all, err)
-			}
-			if err := os.Truncate(all[0], 1); err != nil {
-				t.Fatal(err)
-			}
-		},
-	} {
+	for name, spoil := range spoilers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, id := lostDisk(t)
@@ -223,22 +226,23 @@ func TestTrackingIsLostRatherThanGuessed(t *testing.T) {
 			}
 		})
 	}
-	t.Run("an untouched disk keeps its id", func(t *testing.T) {
-		dir, id := lostDisk(t)
-		tool(t, "qemu-img", "info", filepath.Join(dir, "crm", "system.vhdx")) // opens it for reading only
-		_, w := openHost(t, dir)
-		for range 2 { // of the file itself while the VM is off, then of a checkpoint
-			files := w.diskFiles(w.active("crm"))
-			changed, _, err := w.disks.Changes(w.ctx, files[0], id, extent.Extent{Length: 1 << 20})
-			if err != nil || len(changed) != 0 {
-				t.Errorf("changes: %v, %v", changed, err)
-			}
-		}
-		snapshot := w.checkpoint("crm", consistencyCrash)
-		if changed, _, err := w.disks.Changes(w.ctx, w.diskFiles(snapshot)[0], id, extent.Extent{Length: 1 << 20}); err != nil || len(changed) != 0 {
+}
+
+func TestUntouchedDiskKeepsItsTracking(t *testing.T) {
+	dir, id := lostDisk(t)
+	tool(t, "qemu-img", "info", filepath.Join(dir, "crm", "system.vhdx")) // opens it for reading only
+	_, w := openHost(t, dir)
+	for range 2 { // of the file itself while the VM is off, then of a checkpoint
+		files := w.diskFiles(w.active("crm"))
+		changed, _, err := w.disks.Changes(w.ctx, files[0], id, extent.Extent{Length: 1 << 20})
+		if err != nil || len(changed) != 0 {
 			t.Errorf("changes: %v, %v", changed, err)
 		}
-	})
+	}
+	snapshot := w.checkpoint("crm", consistencyCrash)
+	if changed, _, err := w.disks.Changes(w.ctx, w.diskFiles(snapshot)[0], id, extent.Extent{Length: 1 << 20}); err != nil || len(changed) != 0 {
+		t.Errorf("changes: %v, %v", changed, err)
+	}
 }
 
 func TestLostTrackingOnPurpose(t *testing.T) {

@@ -147,27 +147,29 @@ func (r *vmRecord) write(path string) error {
 	return writeFile(path, text)
 }
 
-// writeFile replaces a file so that after a crash it is either the old or the new one.
+// writeFile replaces a file so that after a crash it is either the old or the new one. Two writes of one file at a time are the caller's
+// mistake.
 func writeFile(path string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	temporary := filepath.Join(folder, "."+filepath.Base(path)+".new") // one name, so that kills leave one file at most
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
 	_, err = f.Write(text)
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(path))
+	d, err := os.Open(folder)
 	if err != nil {
 		return err
 	}
-	_ = folder.Sync() // not every file system can
-	return folder.Close()
+	_ = d.Sync() // not every file system can
+	return d.Close()
 }
