@@ -15,11 +15,12 @@ import (
 var requestedStates = map[int64]struct {
 	to   vmState
 	from []vmState
+	job  int64
 }{
-	2: {stateRunning, []vmState{stateOff, stateSaved, statePaused}},
-	3: {stateOff, []vmState{stateRunning, stateSaved, statePaused}},
-	6: {stateSaved, []vmState{stateRunning, statePaused}},
-	9: {statePaused, []vmState{stateRunning}},
+	2: {stateRunning, []vmState{stateOff, stateSaved, statePaused}, jobTypeStart},
+	3: {stateOff, []vmState{stateRunning, stateSaved, statePaused}, jobTypePowerOff},
+	6: {stateSaved, []vmState{stateRunning, statePaused}, jobTypeSave},
+	9: {statePaused, []vmState{stateRunning}, jobTypePause},
 }
 
 func (c call) requestStateChange() (wmi.Result, error) {
@@ -40,7 +41,7 @@ func (c call) requestStateChange() (wmi.Result, error) {
 	if code != codeDone {
 		return refuse(code)
 	}
-	return c.job(jobTypeStateChange, v, nil, func(ctx context.Context) ([]string, error) {
+	return c.job(change.job, v, nil, func(ctx context.Context) ([]string, error) {
 		return nil, v.edit(c.host.ctx, func(c *vmConfig) error {
 			c.State = change.to
 			return nil

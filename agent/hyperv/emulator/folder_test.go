@@ -83,6 +83,26 @@ func TestPeopleStartStopAndRemoveVMsByHand(t *testing.T) {
 	}
 }
 
+func TestDiskThatVanishesMakesItsVMCritical(t *testing.T) {
+	dir := tempDir(t)
+	addVM(t, dir, "crm", "")
+	_, w := openHost(t, dir)
+	disk := filepath.Join(dir, "crm", "system.vhdx")
+	if err := os.Rename(disk, disk+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if vm := w.vm("crm"); vm.Properties["EnabledState"] != int64(32785) {
+		t.Errorf("EnabledState %v", vm.Properties["EnabledState"])
+	}
+	if err := os.Rename(disk+".away", disk); err != nil {
+		t.Fatal(err)
+	}
+	if vm := w.vm("crm"); vm.Properties["EnabledState"] != int64(2) {
+		t.Errorf("EnabledState %v after the disk came back", vm.Properties["EnabledState"])
+	}
+	w.checkpoint("crm", consistencyCrash)
+}
+
 func TestStateChangesAreWrittenToTheYAML(t *testing.T) {
 	dir := tempDir(t)
 	addVM(t, dir, "crm", "# a remark\n")

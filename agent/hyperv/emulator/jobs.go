@@ -21,9 +21,12 @@ const (
 
 // Job types (Msvm_ConcreteJob.JobType).
 const (
-	jobTypeDefine           = 4
-	jobTypeDestroy          = 6
-	jobTypeStateChange      = 1
+	jobTypeDefine           = 1
+	jobTypeDestroy          = 3
+	jobTypeStart            = 12
+	jobTypePowerOff         = 13
+	jobTypeSave             = 14
+	jobTypePause            = 20
 	jobTypeNewSnapshot      = 70
 	jobTypeDeleteSnapshot   = 72
 	jobTypeConvert          = 200

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+	"github.com/hyperkeep/hyperkeep/agent/vhdx"
 )
 
 func TestMergeEndsWhileTheGuestWrites(t *testing.T) {
@@ -87,4 +89,51 @@ func (w *world) fileBytes(path string) int64 {
 		w.t.Fatal(err)
 	}
 	return info.Size()
+}
+
+// TestDifferencingDiskOfAPersonIsADisk attaches an .avhdx that somebody made by hand.
+func TestDifferencingDiskOfAPersonIsADisk(t *testing.T) {
+	dir := tempDir(t)
+	createDisk(t, filepath.Join(dir, "crm", "base.vhdx"), "64M")
+	tool(t, "qemu-io", "-f", "vhdx", "-c", "write -P 1 0 4M", filepath.Join(dir, "crm", "base.vhdx"))
+	makeChild(t, dir, `D:\VMs\crm\base.vhdx`, `D:\VMs\crm\mine.avhdx`)
+	write(t, filepath.Join(dir, "crm", "vm.yaml"), "state: running\ndisks:\n- path: mine.avhdx\n")
+	shadow := filepath.Join(tempDir(t), "shadow.raw")
+	newShadow(t, shadow, 64<<20)
+	_, w := openHost(t, dir)
+	w.guestWrites("crm", "mine.avhdx", shadow, 1, 0, 4<<20)
+	w.guestWrites("crm", "mine.avhdx", shadow, 2, 1<<20, 1<<20)
+	snapshot := w.checkpoint("crm", consistencyCrash)
+	if info, err := w.disks.Info(w.ctx, w.diskFiles(snapshot)[0]); err != nil || info.ParentPath != `D:\VMs\crm\base.vhdx` {
+		t.Errorf("info: %+v, %v", info, err)
+	}
+	w.guestWrites("crm", "mine.avhdx", shadow, 3, 2<<20, 1<<20)
+	w.convert(snapshot)
+	w.eventually("the merge to end", func() bool { return w.diskFiles(w.active("crm"))[0] == `D:\VMs\crm\mine.avhdx` })
+	tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", shadow, w.socket("crm", "mine.avhdx"))
+	tool(t, "qemu-io", "-f", "vhdx", "-r", "-c", "read -P 1 0 4M", filepath.Join(dir, "crm", "base.vhdx")) // the person's base is as it was
+}
+
+// makeChild makes a differencing disk.
+func makeChild(t *testing.T, dir, parent, child string) {
+	t.Helper()
+	files, err := hostfs.NewLocal((&hostConfig{Volumes: map[string]volumeConfig{}}).mapping(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	below, err := openMember(t.Context(), files, parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer below.close()
+	f, err := files.Create(t.Context(), child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ref := parentRef(child, below)
+	if _, err := vhdx.Create(f, vhdx.Options{VirtualSize: below.vhdx.VirtualSize(), VirtualDiskID: below.vhdx.VirtualDiskID(), Parent: &ref}); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -86,10 +86,11 @@ func (v *vm) checkNotTaken(paths []string) error {
 
 // inspectDisk opens the chain of a disk once, so that a disk that cannot work is known before the guest starts.
 func (v *vm) inspectDisk(ctx context.Context, path string) (*diskRecord, error) {
-	if d := v.openDisk(path); d != nil {
-		return v.record.disk(path), nil
-	}
 	known := v.record.disk(path)
+	if d := v.openDisk(path); d != nil {
+		_, err := v.host.files.Stat(ctx, known.Leaf) // somebody may have deleted it under us
+		return known, err
+	}
 	record := &diskRecord{Path: path, Leaf: path}
 	if known != nil {
 		record = known
