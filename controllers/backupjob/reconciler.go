@@ -38,7 +38,6 @@ type Options struct {
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=agenttasks,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backupimages,verbs=get;list;watch;create
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=virtualmachines;hypervhosts;backuprepositories,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconciler of BackupJobs.

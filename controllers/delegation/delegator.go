@@ -92,11 +92,11 @@ func (d *Delegator) Site(ctx context.Context, namespace, repository, host string
 	return site, err
 }
 
-// hasCredential asks for the metadata only: the manager need not see the secret itself here.
+// hasCredential asks for the metadata only: the manager need not see the secret itself here. It has no right to ask before the agent's namespace is set up.
 func (d *Delegator) hasCredential(ctx context.Context, namespace, repository string) (bool, error) {
 	secret := newSecretMetadata()
 	err := d.live.Get(ctx, types.NamespacedName{Namespace: namespace, Name: CredentialName(repository)}, secret)
-	if err != nil && !apierrors.IsNotFound(err) {
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
 		return false, fmt.Errorf("look for credential: %w", err)
 	}
 	return err == nil, nil

@@ -35,7 +35,6 @@ type Options struct {
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=restorejobs/status,verbs=patch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=agenttasks,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backupimages;virtualmachines;hypervhosts;backuprepositories,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconciler of RestoreJobs.
