@@ -23,7 +23,9 @@ func setUp(ctx context.Context, mgr ctrl.Manager, f flags) error {
 		index.Register(ctx, mgr.GetFieldIndexer()),
 		hypervhost.SetupWithManager(mgr, hypervhost.Options{Manager: account, Clock: clk}),
 		virtualmachine.SetupWithManager(mgr, virtualmachine.Options{Clock: clk}),
-		backuprepository.SetupWithManager(mgr, backuprepository.Options{Namespace: f.namespace, KeeperNamespace: f.keeperNamespace, Clock: clk}),
+		backuprepository.SetupWithManager(mgr, backuprepository.Options{
+			Namespace: f.namespace, KeeperNamespace: f.keeperNamespace, SecretPoll: backuprepository.DefaultSecretPoll, Clock: clk,
+		}),
 		mgr.AddHealthzCheck("alive", healthz.Ping),
 		mgr.AddReadyzCheck("ready", healthz.Ping),
 	)

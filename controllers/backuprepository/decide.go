@@ -38,10 +38,7 @@ type decision struct {
 
 // decide is pure: what it returns follows from its arguments alone.
 func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time) decision {
-	next := decision{
-		status: *repository.Status.DeepCopy(),
-		wait:   report.Wait{For: secretPoll, Because: "the Secret may change"},
-	}
+	next := decision{status: *repository.Status.DeepCopy()}
 	next.status.ObservedGeneration = repository.Generation
 	if !seen.keeper.Until.IsZero() {
 		next.wait = next.wait.Sooner(report.Until(now, seen.keeper.Until, "the keeper's lease expires then"))

@@ -169,7 +169,7 @@ func TestDecide(t *testing.T) {
 			g.Expect(next.mark != "").To(Equal(c.distribute), "distribution")
 			g.Expect(fmt.Sprint(next.status)).NotTo(ContainSubstring("BODY"), "what a store answers must not reach the status (T7)")
 			g.Expect(next.wait.For).To(BeNumerically(">", 0))
-			g.Expect(next.wait.For).To(BeNumerically("<=", secretPoll))
+			g.Expect(next.wait.For).To(BeNumerically("<=", interval))
 
 			// Deciding again about the same, later, changes no status: else it would be written for ever.
 			if object.Status = next.status; seen.keeper.State != liveness.Undecided {

@@ -35,8 +35,8 @@ import (
 // Finalizer holds a BackupRepository until the copies of its credential are gone.
 const Finalizer = "hyperkeep.io/credentials"
 
-// secretPoll is how soon a change of a Secret is seen. To watch Secrets, the manager would need the right to list them.
-const secretPoll = 15 * time.Second
+// DefaultSecretPoll is often enough for a person who corrects a password, and costs one small read.
+const DefaultSecretPoll = 15 * time.Second
 
 // Options of the controller.
 type Options struct {
@@ -44,6 +44,8 @@ type Options struct {
 	Namespace string
 	// KeeperNamespace is where the keeper works.
 	KeeperNamespace string
+	// SecretPoll is how soon a change of a Secret is seen. To watch Secrets, the manager would need the right to list them.
+	SecretPoll time.Duration
 	// Clock times probes.
 	Clock clock.PassiveClock
 }
@@ -80,7 +82,7 @@ func SetupWithManager(mgr ctrl.Manager, opts Options) error {
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
 }
 
-// Reconcile takes a repository one step further. It runs again on the result of a probe, when the rights of hosts change, and after secretPoll.
+// Reconcile takes a repository one step further. It runs again on the result of a probe, when the rights of hosts change, and after SecretPoll.
 func (r *Reconciler) Reconcile(ctx context.Context, repository *v1alpha1.BackupRepository) (ctrl.Result, error) {
 	if !repository.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, r.end(ctx, repository)
@@ -94,6 +96,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, repository *v1alpha1.BackupR
 		return ctrl.Result{}, fmt.Errorf("observe: %w", err)
 	}
 	next := decide(repository, seen, now)
+	next.wait = next.wait.Sooner(report.Wait{For: r.SecretPoll, Because: "the Secret may have changed"})
 	actErr := r.act(ctx, repository, seen, next)
 	before := repository.DeepCopy()
 	repository.Status = next.status
@@ -161,7 +164,7 @@ func rightsChange() predicate.Predicate {
 	}}
 }
 
-// keeperChange passes the keeper's arrival. Its renewals are seen with each secretPoll.
+// keeperChange passes the keeper's arrival. Its renewals are seen with each SecretPoll.
 func (r *Reconciler) keeperChange() predicate.Predicate {
 	keeper := predicate.NewPredicateFuncs(func(lease client.Object) bool { return lease.GetNamespace() == r.KeeperNamespace })
 	return predicate.And(keeper, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap/zapcore"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,6 +21,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -45,6 +47,7 @@ type Cluster struct {
 // New starts a cluster. One is enough for a package: it takes some ten seconds.
 func New(t *testing.T) *Cluster {
 	t.Helper()
+	ctrl.SetLogger(zap.New(zap.UseDevMode(true), zap.Level(zapcore.ErrorLevel)))
 	plane := controlplane.ForTest(t, controlplane.Options{})
 	for _, args := range [][]string{
 		{"apply", "--server-side", "--kustomize", filepath.Join(Root(), "config", "default")},
