@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -120,7 +121,7 @@ func (o Options) check(g geometry) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: create virtual disk: %v", ErrUnsupported, err)
+		return unsupportedf("create virtual disk: %w", err)
 	case o.Fixed && o.Parent != nil:
 		return unsupportedf("create virtual disk: a fixed disk has no parent")
 	case o.Parent != nil:
@@ -159,17 +160,18 @@ func regionTable(bat extent.Extent) []byte {
 
 // metadata returns the metadata region up to the end of its last item.
 func (o Options) metadata() []byte {
-	b := make([]byte, metadataTableSize)
-	copy(b, "metadata")
+	table := make([]byte, metadataTableSize)
+	copy(table, "metadata")
+	var items []byte
 	add := func(id uuid.UUID, flags uint32, value []byte) {
-		count := le.Uint16(b[10:])
-		entry := b[32+32*int(count):]
+		count := le.Uint16(table[10:])
+		entry := table[32+32*int(count):]
 		putGUID(entry, id)
-		le.PutUint32(entry[16:], uint32(len(b)))
+		le.PutUint32(entry[16:], uint32(len(table)+len(items)))
 		le.PutUint32(entry[20:], uint32(len(value)))
 		le.PutUint32(entry[24:], flags|flagRequired)
-		le.PutUint16(b[10:], count+1)
-		b = append(b, value...)
+		le.PutUint16(table[10:], count+1)
+		items = append(items, value...)
 	}
 	params := uint32(0)
 	if o.Fixed {
@@ -188,7 +190,7 @@ func (o Options) metadata() []byte {
 	if o.Parent != nil {
 		add(itemParentLocator, 0, o.Parent.locator().encode())
 	}
-	return b
+	return slices.Concat(table, items)
 }
 
 // writeFixedBAT places the blocks of a fixed disk one after the other behind its BAT.

@@ -37,4 +37,7 @@
 //  2. MergeRange over the whole disk in any order and any number of times, then P.Sync.
 //  3. P.FinishMerge(C): P takes C's DataWriteGuid, because it has C's content. What was a child of C is from here on a child of P.
 //  4. Whoever names C as its disk or parent names P (Writer.SetParent for a child), then C is deleted.
+//
+// A disk in use is merged the same way: before step 1, C's Writer is put on a chain that starts with P's [Writer.File] (Writer.SetParents), because another
+// File over P's storage would not notice that P grows. What the guest writes during step 2 is merged again while the guest pauses, right before step 3.
 package vhdx

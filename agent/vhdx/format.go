@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"unicode/utf16"
@@ -93,7 +94,7 @@ func readFull(r io.ReaderAt, p []byte, offset int64) error {
 	switch {
 	case n == len(p):
 		return nil
-	case err == nil || err == io.EOF:
+	case err == nil, errors.Is(err, io.EOF):
 		return corruptf("it ends at byte %d, inside of something that starts at byte %d", offset+int64(n), offset)
 	default:
 		return err

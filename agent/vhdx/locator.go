@@ -125,5 +125,5 @@ func (l locator) encode() []byte {
 		le.PutUint16(entry[8:], keyLength)
 		le.PutUint16(entry[10:], valueLength)
 	}
-	return append(head, text...)
+	return slices.Concat(head, text)
 }

@@ -1,6 +1,7 @@
 package vhdx
 
 import (
+	"fmt"
 	"io"
 	"math/bits"
 
@@ -167,15 +168,19 @@ func (m *metadataReader) parameters() (metadata, error) {
 		sectorSize:   int64(le.Uint32(values[itemLogicalSectorSize])),
 		differencing: md.kind == Differencing,
 	}
-	if err := checkSectorSize("physical", md.physicalSector); err != nil {
-		return metadata{}, err
+	err := md.geometry.check()
+	if err == nil {
+		err = checkSectorSize("physical", md.physicalSector)
 	}
-	return md, md.geometry.check()
+	if err != nil {
+		return metadata{}, corruptf("%w", err)
+	}
+	return md, nil
 }
 
 func checkSectorSize(name string, n int64) error {
 	if n != 512 && n != 4096 {
-		return corruptf("its %s sectors have %d bytes; only 512 and 4096 are possible", name, n)
+		return fmt.Errorf("its %s sectors have %d bytes; only 512 and 4096 are possible", name, n)
 	}
 	return nil
 }
@@ -188,15 +193,16 @@ type geometry struct {
 	differencing bool
 }
 
+// check says what is wrong with the sizes of a file that is read or to be created.
 func (g geometry) check() error {
 	if err := checkSectorSize("logical", g.sectorSize); err != nil {
 		return err
 	}
 	switch {
 	case g.blockSize < minBlockSize || g.blockSize > maxBlockSize || bits.OnesCount64(uint64(g.blockSize)) != 1:
-		return corruptf("its blocks have %d bytes, which is no power of two from 1 MiB to 256 MiB", g.blockSize)
+		return fmt.Errorf("its blocks have %d bytes, which is no power of two from 1 MiB to 256 MiB", g.blockSize)
 	case g.virtualSize <= 0 || g.virtualSize > maxVirtualSize || g.virtualSize%g.sectorSize != 0:
-		return corruptf("its virtual disk has %d bytes, which is no multiple of %d up to 64 TiB", g.virtualSize, g.sectorSize)
+		return fmt.Errorf("its virtual disk has %d bytes, which is no multiple of %d up to 64 TiB", g.virtualSize, g.sectorSize)
 	}
 	return nil
 }

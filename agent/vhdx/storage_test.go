@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-const pageSize = 64 << 10
+const pageSize = 16 << 10
 
 // memory is sparse storage in memory.
 type memory struct {

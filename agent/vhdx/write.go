@@ -1,6 +1,7 @@
 package vhdx
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -47,7 +48,7 @@ func (w *Writer) overwrite(p []byte, off int64) (bool, error) {
 		}
 		return nil
 	})
-	if err == errStop {
+	if errors.Is(err, errStop) {
 		return false, nil
 	}
 	if err == nil {
