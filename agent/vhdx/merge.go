@@ -55,9 +55,13 @@ func copyPayload(child *File, parent *Writer, s segment, buf []byte) error {
 }
 
 // FinishMerge ends a merge: the file, which now has the child's content, takes the child's DataWriteGuid. From here on it is the parent of
-// whatever was a child of the child. A second call does nothing. The child still opens on it if its locator was prepared for that (ParentRef.MergedID). The next
+// whatever was a child of the child. A second call changes nothing. The child must still open on it until its owner has forgotten it, so FinishMerge is refused with
+// ErrParentMismatch unless SetParent gave the child its present DataWriteGuid as MergedID; the guest's first write of a session changes that. The next
 // WriteAt gives the file a DataWriteGuid of its own; none may be under way.
 func (w *Writer) FinishMerge(child *File) error {
+	if !child.parent.Load().accepts(child.DataWriteID()) {
+		return mismatchf("finish merge: the child would not open on its merged parent; set its parent with MergedID %s first", child.DataWriteID())
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.storage.Sync(); err != nil {

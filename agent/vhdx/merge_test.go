@@ -82,13 +82,16 @@ func TestMergeMovesZerosAsStates(t *testing.T) {
 	}
 }
 
-// TestMergeIntoAStranger is refused.
+// TestMergeIntoAStranger is refused, and so is the end of a merge that would leave the child without a parent.
 func TestMergeIntoAStranger(t *testing.T) {
 	base, _ := made(t, vhdx.Options{VirtualSize: 4 << 20}, nil)
 	other, _ := made(t, vhdx.Options{VirtualSize: 4 << 20}, nil)
 	child, _ := childOf(t, base, vhdx.Options{})
 	if err := vhdx.MergeRange(child.File(), other, extent.Extent{Length: 4 << 20}); !errors.Is(err, vhdx.ErrParentMismatch) {
 		t.Errorf("got %v", err)
+	}
+	if err := base.FinishMerge(child.File()); !errors.Is(err, vhdx.ErrParentMismatch) {
+		t.Errorf("a merge was finished that the child is not prepared for: %v", err)
 	}
 	if err := base.SetParent(vhdx.ParentRef{DataWriteID: other.File().DataWriteID(), RelativePath: "x"}); !errors.Is(err, vhdx.ErrUnsupported) {
 		t.Errorf("a disk without a parent was given one: %v", err)
