@@ -41,7 +41,7 @@ require-go:
 	@hack/require-go.sh
 
 .PHONY: demo
-demo: require-go ## Show Hyperkeep at work on this machine, with emulated Hyper-V hosts.
+demo: require-go deps ## Show Hyperkeep at work on this machine, with emulated Hyper-V hosts.
 	KUBEBUILDER_ASSETS="$(CONTROLPLANE)" DEMO_EXIT="$(DEMO_EXIT)" go run ./hack/demo
 
 .PHONY: clean
@@ -109,7 +109,7 @@ e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, cras
 	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/...
 
 .PHONY: test
-test: verify vet build-windows lint api-lint unit e2e ## Everything that CI runs.
+test: deps verify vet build-windows lint api-lint unit e2e ## Everything that CI runs.
 
 ##@ Tools
 
