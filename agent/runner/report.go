@@ -143,27 +143,35 @@ func (r *Report) Finish(ctx context.Context, err error) error {
 	})
 }
 
-// Progress shows how far a transfer is until the returned function is called. read gives the total and what is done and stored of it, in bytes.
+// Progress shows how far a transfer is until the returned function is called, which takes the last sample. read gives the total and what is done and
+// stored of it, in bytes.
 func (r *Report) Progress(ctx context.Context, read func() (total, done, stored int64)) (stop func()) {
-	done := make(chan struct{})
-	var finished sync.WaitGroup
-	finished.Go(func() {
-		var m meter
+	var m meter
+	sample := func() {
+		total, done, stored := read()
+		progress := m.read(r.clock.Now(), total, done, stored)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.status.Progress = progress
+	}
+	ended := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
 		for {
-			total, transferred, stored := read()
-			progress := m.read(r.clock.Now(), total, transferred, stored)
-			r.mu.Lock()
-			r.status.Progress = progress
-			r.mu.Unlock()
+			sample()
+			_ = r.writeOnce(ctx) // what fails is written with the next progress or step
 			select {
-			case <-done:
+			case <-ended:
 				return
 			case <-r.clock.After(progressInterval):
-				_ = r.writeOnce(ctx) // what fails is written with the next progress or step
 			}
 		}
 	})
-	return func() { close(done); finished.Wait() }
+	return func() {
+		close(ended)
+		watching.Wait()
+		sample()
+	}
 }
 
 // change alters the status and writes it, waiting while the API server is away. errTaskGone when the task was deleted.
