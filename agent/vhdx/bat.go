@@ -23,7 +23,7 @@ const (
 )
 
 // batEntry is one entry of the BAT: the state in bits 0-2, the place in the file in MiB in bits 20-63 ([MS-VHDX] 2.5.1). Bits 3-19 are reserved
-// and ignored, as Windows does.
+// and ignored.
 type batEntry uint64
 
 func newEntry(s blockState, offset int64) batEntry { return batEntry(uint64(offset) | uint64(s)) }
