@@ -42,7 +42,8 @@ require-go:
 
 .PHONY: demo
 demo: require-go deps ## Show Hyperkeep at work on this machine, with emulated Hyper-V hosts.
-	KUBEBUILDER_ASSETS="$(CONTROLPLANE)" DEMO_EXIT="$(DEMO_EXIT)" go run ./hack/demo
+	assets="$(CONTROLPLANE)" # an assignment of its own: its failure ends the recipe
+	KUBEBUILDER_ASSETS="$$assets" DEMO_EXIT="$(DEMO_EXIT)" go run ./hack/demo
 
 .PHONY: clean
 clean: ## Remove what was built here; the user's cache of the control plane stays.
@@ -97,7 +98,8 @@ verify: require-go ## Check that formatted and generated files are up to date.
 
 .PHONY: unit
 unit: require-go ## Test the packages; those that need a control plane get one.
-	KUBEBUILDER_ASSETS="$(CONTROLPLANE)" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
+	assets="$(CONTROLPLANE)"
+	KUBEBUILDER_ASSETS="$$assets" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
 		$$(go list ./... | grep -v '^github.com/hyperkeep/hyperkeep/test/')
 
 # The tests see the real kubectl and helm first in PATH. One package at a time: each of them runs
