@@ -42,7 +42,7 @@ require-go:
 
 .PHONY: demo
 demo: require-go deps ## Show Hyperkeep at work on this machine, with emulated Hyper-V hosts.
-	assets="$(CONTROLPLANE)" # an assignment of its own: its failure ends the recipe
+	assets="$$(hack/controlplane.sh)" # an assignment of its own: its failure ends the recipe
 	KUBEBUILDER_ASSETS="$$assets" DEMO_EXIT="$(DEMO_EXIT)" go run ./hack/demo
 
 .PHONY: clean
