@@ -26,7 +26,6 @@ type Options struct {
 
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backuppolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backuppolicies/status,verbs=patch
-// +kubebuilder:rbac:groups=hyperkeep.io,resources=backuppolicies/finalizers,verbs=update
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backupjobs,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=virtualmachines;backuprepositories,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
