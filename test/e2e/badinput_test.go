@@ -91,18 +91,20 @@ func TestMachinesThatCannotBeReadAreExplained(t *testing.T) {
 	broken := x.AddMachine("broken", nil)
 	g.Expect(os.WriteFile(broken.Path("vm.yaml"), []byte("disks: {this is no list"), 0o644)).To(Succeed())
 	x.UseRepository()
-	x.StartExpecting("good", "torn", "absent")
+	x.StartExpecting("good", "torn", "absent", "broken")
 
-	for _, name := range []string{"torn", "absent"} {
+	for _, name := range []string{"torn", "absent", "broken"} {
 		facts := x.Object(name).Status.Facts
-		g.Expect(facts.Disks[0].Kind).To(Equal("Unreadable"), name)
+		g.Expect(facts.State).To(Equal(v1alpha1.StateCritical), name)
 		g.Expect(facts.Concerns).NotTo(BeEmpty(), name)
 		job := x.JobNamed(name, "of-"+name, func(spec *v1alpha1.BackupJobSpec) { spec.Attempts = 1 })
 		x.AwaitJob(job)
 		failed := x.AwaitCondition(job, v1alpha1.ConditionSucceeded, metav1.ConditionFalse)
-		explained(x, job, failed, "disk")
+		explained(x, job, failed, "storage")
 	}
-	g.Expect(x.Object("broken")).To(BeNil(), "what cannot be read is no machine")
+	for file, want := range map[string]string{"torn": "disk0.vhdx", "absent": "nothing.vhdx", "broken": "vm.yaml"} {
+		g.Expect(x.Host.Emulator.Tail(100)).To(And(ContainSubstring(file), ContainSubstring(want)), "the host says what is wrong with the folder")
+	}
 	job := x.Backup(good, "of-good", nil) // I9: one bad machine stops no other
 	g.Expect(x.Images()).To(HaveLen(1))
 	x.ExpectRestores(job.Status.ImageRef.Name, "again", []string{good.Disks[0].Shadow})
@@ -112,14 +114,8 @@ func TestMachinesThatCannotBeReadAreExplained(t *testing.T) {
 func TestPolicyThatSelectsNothingSaysSo(t *testing.T) {
 	x := newTenant(t)
 	x.UseRepository()
-	policy := &v1alpha1.BackupPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: x.Name, Name: "none"},
-		Spec: v1alpha1.BackupPolicySpec{
-			BackupSettings: v1alpha1.BackupSettings{RepositoryRef: v1alpha1.RepositoryReference{Name: x.Name}},
-			Selection:      v1alpha1.Selection{Names: []string{"no-such-machine"}},
-			RunNow:         &v1alpha1.RunNow{Token: "one"},
-		},
-	}
+	policy := newPolicy(x, "none", "one")
+	policy.Spec.Selection = v1alpha1.Selection{Names: []string{"no-such-machine"}}
 	x.Create(policy)
 	x.Await("the policy says what is wrong", func() bool {
 		x.Get(policy)

@@ -19,17 +19,11 @@ import (
 // TestIncrementFollowsTheChange counts, by the operating system's count, what the agent reads and writes for a small change on a large disk. NW-13, AC-05.
 func TestIncrementFollowsTheChange(t *testing.T) {
 	const gib = int64(1 << 30)
-	for name, test := range map[string]struct {
-		size    int64
-		compare bool // reading a whole TiB of zeros would take minutes
-	}{
-		"64 GiB": {64 * gib, true},
-		"1 TiB":  {1024 * gib, false},
-	} {
+	for name, size := range map[string]int64{"64 GiB": 64 * gib, "1 TiB": 1024 * gib} {
 		t.Run(name, func(t *testing.T) {
 			x := newTenant(t)
 			g := NewWithT(t)
-			m := x.AddMachine("vm", nil, x.Raw("disk", test.size, map[int64]int64{0: 64 * mib, test.size - 8*mib: 8 * mib}))
+			m := x.AddMachine("vm", nil, x.Raw("disk", size, map[int64]int64{0: 64 * mib, size - 8*mib: 8 * mib}))
 			x.UseRepository()
 			x.Start()
 			full := x.Backup(m, "full", nil)
@@ -38,7 +32,7 @@ func TestIncrementFollowsTheChange(t *testing.T) {
 			const changes, changed = 4, int64(64 << 10)
 			guest := m.Disks[0].Guest
 			for i := range int64(changes) {
-				g.Expect(guest.Write(tenant.Random(changed), i*test.size/changes+5*mib)).To(Succeed())
+				g.Expect(guest.Write(tenant.Random(changed), i*size/changes+5*mib)).To(Succeed())
 			}
 			before := bytesOf(t, x.Host.Agent.PID())
 			increment := x.Backup(m, "increment", nil)
@@ -54,14 +48,11 @@ func TestIncrementFollowsTheChange(t *testing.T) {
 				changes*changed>>10, image.ReadBytes>>10, (after.read-before.read)>>10, (after.written-before.written)>>10)
 
 			restored := x.Restore(increment.Status.ImageRef.Name, "again", nil)
-			if test.compare {
-				x.ExpectEqual(restored, []string{m.Disks[0].Shadow})
-				return
-			}
+			// qemu-img compare would read all the zeros, for minutes.
 			for i := range int64(changes) {
-				expectSameRange(x, restored[0], m.Disks[0].Shadow, i*test.size/changes, 16*mib)
+				expectSameRange(x, restored[0], m.Disks[0].Shadow, i*size/changes, 16*mib)
 			}
-			expectSameRange(x, restored[0], m.Disks[0].Shadow, test.size-16*mib, 16*mib)
+			expectSameRange(x, restored[0], m.Disks[0].Shadow, size-16*mib, 16*mib)
 		})
 	}
 }

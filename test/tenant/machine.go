@@ -24,7 +24,8 @@ type Machine struct {
 
 	tenant *Tenant
 	dir    string
-	off    bool
+	// idle machines serve no disks.
+	idle bool
 }
 
 // Disk is a disk of a machine.
@@ -60,7 +61,7 @@ func (m *Machine) WriteSettings(settings Settings) {
 	m.tenant.Helper()
 	all := Settings{"name": m.Name, "state": "running"}
 	maps.Copy(all, settings)
-	m.off = all["state"] == "off"
+	m.idle = all["state"] != "running"
 	var disks []any
 	for _, disk := range m.Disks {
 		disks = append(disks, map[string]any{"path": disk.File})
@@ -81,7 +82,7 @@ func (m *Machine) Path(name string) string { return filepath.Join(m.dir, name) }
 func (m *Machine) attach() {
 	m.tenant.Helper()
 	for _, disk := range m.Disks {
-		if m.off || disk.Guest != nil {
+		if m.idle || disk.Guest != nil {
 			continue
 		}
 		socket := m.Path(disk.File + ".nbd")
