@@ -70,7 +70,7 @@ func configured(t *testing.T, folders ...string) objects {
 			if err != nil {
 				return err
 			}
-			defer file.Close() //nolint:errcheck // it was only read
+			defer file.Close()
 			for key, object := range parse(t, file) {
 				all[key] = object
 			}

@@ -24,7 +24,6 @@ var allowed = map[string]map[string]string{
 		"hyperkeep.io/backupjobs: create delete get list patch watch":         "makes the jobs of policies, and clears old ones away",
 		"hyperkeep.io/backupjobs/status: patch":                               "is the only writer of this status",
 		"hyperkeep.io/backuppolicies: get list watch":                         "carries policies out, and never changes what a person wrote",
-		"hyperkeep.io/backuppolicies/finalizers: update":                      "a policy owns its jobs",
 		"hyperkeep.io/backuppolicies/status: patch":                           "is the only writer of this status",
 		"hyperkeep.io/backuprepositories: get list patch watch":               "probes repositories; patch is for the finalizer that withdraws credentials",
 		"hyperkeep.io/backuprepositories/status: patch":                       "is the only writer of this status",
