@@ -14,17 +14,17 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/agenttask"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
-	. "github.com/hyperkeep/hyperkeep/controllers/delegation/delegationtest"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation/test/stage"
 )
 
 // world has a clock that only the tests move. They share it, so they run one after the other.
 type world struct {
-	World
+	stage.World
 	clock *clocktesting.FakePassiveClock
 }
 
 func TestController(t *testing.T) {
-	w := world{New(t), clocktesting.NewFakePassiveClock(time.Now())}
+	w := world{stage.New(t), clocktesting.NewFakePassiveClock(time.Now())}
 	w.Namespace(t, "sales")
 	w.Host(t, "hv01", 2)
 	w.Manage(t, func(mgr ctrl.Manager) error {
@@ -38,7 +38,7 @@ func TestController(t *testing.T) {
 func (w world) job(t *testing.T, name string, finalizers ...string) *v1alpha1.BackupJob {
 	t.Helper()
 	job := &v1alpha1.BackupJob{ObjectMeta: metav1.ObjectMeta{Namespace: "sales", Name: name, Finalizers: finalizers}}
-	job.Spec.RepositoryRef.Name, job.Spec.VirtualMachineRef.Name = Repository, "crm"
+	job.Spec.RepositoryRef.Name, job.Spec.VirtualMachineRef.Name = stage.Repository, "crm"
 	w.Create(t, job)
 	return job
 }
@@ -54,12 +54,12 @@ func (w world) task(t *testing.T, job *v1alpha1.BackupJob) *v1alpha1.AgentTask {
 func (w world) orphan(t *testing.T) {
 	job := w.job(t, "orphan")
 	task := w.task(t, job)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Consistently(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeFalse())
 	w.Delete(t, job)
 	w.Eventually(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeTrue())
 	w.Consistently(t, func() bool { return w.Refresh(t, task) }).Should(BeTrue(), "the agent may still be at it")
-	w.Agent(t, task, Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
+	w.Agent(t, task, stage.Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
 	w.Eventually(t, func() bool { return w.Refresh(t, task) }).Should(BeFalse())
 }
 
@@ -75,7 +75,7 @@ func (w world) settled(t *testing.T) {
 	g := NewWithT(t)
 	job := w.job(t, "settled", v1alpha1.FinalizerHostClean)
 	task := w.task(t, job)
-	w.Agent(t, task, Claimed, Succeeded)
+	w.Agent(t, task, stage.Claimed, stage.Succeeded)
 	w.Status(t, job, func() {
 		meta.SetStatusCondition(&job.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionSucceeded, Status: metav1.ConditionTrue, Reason: "Done"})
 	})

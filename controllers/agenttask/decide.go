@@ -41,9 +41,9 @@ func decide(task *v1alpha1.AgentTask, seen observation, now time.Time) next {
 	case seen.owner == nil && !task.Spec.Cancel:
 		return next{action: cancel}
 	case !finished, seen.owner == nil:
-		return next{}
+		return next{action: leave}
 	case !settled(seen.owner) && !superseded(task, seen.siblings):
-		return next{}
+		return next{action: leave}
 	}
 	if rest := delegation.FinishTime(task).Add(keepFor).Sub(now); rest > 0 {
 		return next{action: later, after: rest}

@@ -14,11 +14,11 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/backupimage"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
-	. "github.com/hyperkeep/hyperkeep/controllers/delegation/delegationtest"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation/test/stage"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
-type world struct{ World }
+type world struct{ stage.World }
 
 func setUp(mgr ctrl.Manager) error {
 	return backupimage.SetupWithManager(mgr, backupimage.Options{
@@ -27,7 +27,7 @@ func setUp(mgr ctrl.Manager) error {
 }
 
 func TestController(t *testing.T) {
-	w := world{New(t)}
+	w := world{stage.New(t)}
 	t.Run("a manager that is killed at any point changes nothing", w.restart)
 	w.Manage(t, setUp)
 	t.Run("at once", func(t *testing.T) {
@@ -57,7 +57,7 @@ func (w world) machine(t *testing.T, namespace string) *v1alpha1.VirtualMachine 
 func (w world) policy(t *testing.T, namespace string, keepLast int32) *v1alpha1.BackupPolicy {
 	t.Helper()
 	policy := &v1alpha1.BackupPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "gold"}}
-	policy.Spec.RepositoryRef.Name = Repository
+	policy.Spec.RepositoryRef.Name = stage.Repository
 	policy.Spec.Selection.All = ptr.To(true)
 	policy.Spec.Retention = &v1alpha1.Retention{KeepLast: ptr.To(keepLast)}
 	w.Create(t, policy)
@@ -109,7 +109,7 @@ func (w world) expiry(t *testing.T) {
 	g.Expect(task.Spec.Image.ImageID).To(Equal("oldest"))
 	g.Expect(w.ready(t, oldest)()).To(Equal("False Expiring"))
 	g.Expect(w.KStatus(t, oldest)).To(Equal("InProgress"))
-	w.Agent(t, task, Claimed, Succeeded)
+	w.Agent(t, task, stage.Claimed, stage.Succeeded)
 	w.Eventually(t, w.ready(t, oldest)).Should(Equal("gone"))
 	g.Expect(w.ready(t, older)()).To(Equal("True Published"))
 
@@ -136,7 +136,7 @@ func (w world) deleteFails(t *testing.T) {
 	w.policy(t, "failing", 1)
 	old := w.Image(t, machine, "old", 9, ofPolicy)
 	w.Image(t, machine, "new", 1, ofPolicy)
-	w.Agent(t, w.Task(t, old.UID, v1alpha1.TaskDeleteImage), Claimed, Failed(v1alpha1.ReasonAccessDenied, v1alpha1.FailureStall))
+	w.Agent(t, w.Task(t, old.UID, v1alpha1.TaskDeleteImage), stage.Claimed, stage.Failed(v1alpha1.ReasonAccessDenied, v1alpha1.FailureStall))
 	w.Eventually(t, w.ready(t, old)).Should(Equal("False DeleteFailed"))
 	NewWithT(t).Expect(meta.FindStatusCondition(old.Status.Conditions, v1alpha1.ConditionReady).Message).To(ContainSubstring("AccessDenied"))
 }
@@ -177,7 +177,7 @@ func (w world) delete(t *testing.T) {
 	task := w.Task(t, image.UID, v1alpha1.TaskDeleteImage)
 	g.Expect(w.ready(t, image)()).To(Equal("False Deleting"))
 	g.Expect(w.KStatus(t, image)).To(Equal("Terminating"))
-	w.Agent(t, task, Claimed, Succeeded) // also when the data was gone already (C 22)
+	w.Agent(t, task, stage.Claimed, stage.Succeeded) // also when the data was gone already (C 22)
 	w.Eventually(t, w.ready(t, image)).Should(Equal("gone"))
 }
 
@@ -197,14 +197,14 @@ func (w world) verification(t *testing.T) {
 	g := NewWithT(t)
 	image := w.Image(t, w.machine(t, "verify"), "i", 1)
 	w.Edit(t, image, func() { image.Spec.VerifyRequest = "one" })
-	w.Agent(t, w.Task(t, image.UID, v1alpha1.TaskVerify), Claimed, Succeeded)
+	w.Agent(t, w.Task(t, image.UID, v1alpha1.TaskVerify), stage.Claimed, stage.Succeeded)
 	w.Eventually(t, w.condition(t, image, v1alpha1.ConditionVerified)).Should(Equal("True Verified"))
 	w.Eventually(t, func() string { return w.KStatus(t, image) }).Should(Equal("Current"))
 	w.Edit(t, image, func() { image.Spec.VerifyRequest = "two" })
 	w.Eventually(t, func() int { return len(w.Tasks(t, image.UID, v1alpha1.TaskVerify)) }).Should(Equal(2))
 	for _, task := range w.Tasks(t, image.UID, v1alpha1.TaskVerify) {
 		if meta.FindStatusCondition(task.Status.Conditions, v1alpha1.ConditionSucceeded) == nil {
-			w.Agent(t, task, Claimed, Failed(v1alpha1.ReasonDamaged, v1alpha1.FailureStall))
+			w.Agent(t, task, stage.Claimed, stage.Failed(v1alpha1.ReasonDamaged, v1alpha1.FailureStall))
 		}
 	}
 	w.Eventually(t, w.condition(t, image, v1alpha1.ConditionVerified)).Should(Equal("False Damaged"), "I9")
@@ -235,7 +235,7 @@ func (w world) restart(t *testing.T) {
 	newer := w.Image(t, machine, "new", 1, ofPolicy)
 	task := w.Task(t, old.UID, v1alpha1.TaskDeleteImage)
 	stop()
-	w.Agent(t, task, Claimed, Succeeded)
+	w.Agent(t, task, stage.Claimed, stage.Succeeded)
 	w.Manage(t, setUp)
 	w.Manage(t, setUp)
 	w.Eventually(t, w.ready(t, old)).Should(Equal("gone"))

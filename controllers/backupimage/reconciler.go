@@ -111,8 +111,10 @@ func (r *Reconciler) act(ctx context.Context, image *v1alpha1.BackupImage, seen 
 		return true, client.IgnoreNotFound(err)
 	case erase, verify:
 		return false, r.delegator.Create(ctx, r.newTask(image, seen.repository, next))
-	default:
+	case nothing:
 		return false, nil
+	default:
+		return false, fmt.Errorf("no such action: %s", next.action)
 	}
 }
 

@@ -15,10 +15,10 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/backupjob"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
-	. "github.com/hyperkeep/hyperkeep/controllers/delegation/delegationtest"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation/test/stage"
 )
 
-type world struct{ World }
+type world struct{ stage.World }
 
 func setUp(mgr ctrl.Manager) error {
 	return backupjob.SetupWithManager(mgr, backupjob.Options{
@@ -27,7 +27,7 @@ func setUp(mgr ctrl.Manager) error {
 }
 
 func TestController(t *testing.T) {
-	w := world{New(t)}
+	w := world{stage.New(t)}
 	t.Run("a manager that is killed at any point changes nothing", w.restart)
 	w.Manage(t, setUp)
 	t.Run("at once", func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestController(t *testing.T) {
 func (w world) job(t *testing.T, machine *v1alpha1.VirtualMachine, name string) *v1alpha1.BackupJob {
 	t.Helper()
 	job := &v1alpha1.BackupJob{ObjectMeta: metav1.ObjectMeta{Namespace: machine.Namespace, Name: name}}
-	job.Spec.RepositoryRef.Name = Repository
+	job.Spec.RepositoryRef.Name = stage.Repository
 	job.Spec.VirtualMachineRef.Name = machine.Name
 	w.Create(t, job)
 	return job
@@ -110,13 +110,13 @@ func (w world) life(t *testing.T) {
 	g.Expect(job.Finalizers).To(ContainElement(v1alpha1.FinalizerHostClean))
 	g.Expect(w.KStatus(t, job)).To(Equal("InProgress"))
 
-	w.Agent(t, task, Claimed, Transferring)
+	w.Agent(t, task, stage.Claimed, stage.Transferring)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Running"))
 	g.Expect(job.Status.Progress.BytesDone).To(Equal(int64(40)))
 	w.Agent(t, task, func(task *v1alpha1.AgentTask) { task.Status.Progress.BytesDone = 50 })
 	w.Eventually(t, func() int64 { w.Refresh(t, job); return job.Status.Progress.BytesDone }).Should(Equal(int64(50)))
 
-	w.Agent(t, task, Published, Released, Succeeded)
+	w.Agent(t, task, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True ImagePublished"))
 	w.Eventually(t, func() []string { w.Refresh(t, job); return job.Finalizers }).Should(BeEmpty())
 	g.Expect(w.condition(t, job, v1alpha1.ConditionComplete)()).To(Equal("True AllDisksIncluded"))
@@ -140,7 +140,7 @@ func (w world) life(t *testing.T) {
 func (w world) failure(t *testing.T) {
 	g := NewWithT(t)
 	job := w.job(t, w.place(t, "failure"), "b1")
-	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), Claimed, Released, Failed("GuestCannotQuiesce", v1alpha1.FailureStall))
+	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Released, stage.Failed("GuestCannotQuiesce", v1alpha1.FailureStall))
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("False GuestCannotQuiesce"))
 	g.Expect(job.Status.Phase).To(Equal("Failed"))
 	g.Expect(job.Status.Failure.Message).To(Equal("it went wrong"), "C 28: the reason is in the object")
@@ -206,7 +206,7 @@ func (w world) limit(t *testing.T) {
 	tasks := &v1alpha1.AgentTaskList{}
 	g.Expect(w.Admin.List(t.Context(), tasks, client.InNamespace("hyperkeep-host-limit"))).To(Succeed())
 	g.Expect(tasks.Items).To(HaveLen(1))
-	w.Agent(t, &tasks.Items[0], Claimed, Published, Released, Succeeded)
+	w.Agent(t, &tasks.Items[0], stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, func() []int { placed, queued := reasons(); return []int{placed, queued} }).Should(Equal([]int{1, 1}))
 }
 
@@ -219,7 +219,7 @@ func (w world) oneAtATime(t *testing.T) {
 		first, second = second, first
 	}
 	w.Eventually(t, w.condition(t, second, v1alpha1.ConditionReconciling)).Should(Equal("True VirtualMachineBusy"))
-	w.Agent(t, w.Task(t, first.UID, v1alpha1.TaskBackup), Claimed, Published, Released, Succeeded)
+	w.Agent(t, w.Task(t, first.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
 	w.Task(t, second.UID, v1alpha1.TaskBackup)
 }
 
@@ -227,11 +227,11 @@ func (w world) cancel(t *testing.T) {
 	g := NewWithT(t)
 	job := w.job(t, w.place(t, "cancel"), "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Edit(t, job, func() { job.Spec.Cancel = true })
 	w.Eventually(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeTrue())
 	g.Expect(w.verdict(t, job)()).To(HavePrefix("Unknown"))
-	w.Agent(t, task, Released, Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
+	w.Agent(t, task, stage.Released, stage.Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("False Canceled"))
 	g.Expect(job.Status.Phase).To(Equal("Canceled"))
 	g.Expect(w.images(t, "cancel")).To(BeEmpty())
@@ -240,12 +240,12 @@ func (w world) cancel(t *testing.T) {
 func (w world) deletion(t *testing.T) {
 	job := w.job(t, w.place(t, "deletion"), "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Delete(t, job)
 	w.Eventually(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeTrue())
 	w.Consistently(t, func() bool { return w.Refresh(t, job) }).Should(BeTrue(), "the host is not clean yet (I4)")
 	NewWithT(t).Expect(w.KStatus(t, job)).To(Equal("Terminating"))
-	w.Agent(t, task, Released, Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
+	w.Agent(t, task, stage.Released, stage.Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
 	w.Eventually(t, func() bool { return w.Refresh(t, job) }).Should(BeFalse())
 }
 
@@ -254,20 +254,20 @@ func (w world) release(t *testing.T) {
 	machine := w.place(t, "release")
 	job := w.job(t, machine, "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
-	w.Agent(t, task, Claimed, Published, NotReleased, Succeeded)
+	w.Agent(t, task, stage.Claimed, stage.Published, stage.NotReleased, stage.Succeeded)
 	release := w.Task(t, job.UID, v1alpha1.TaskRelease)
 	g.Expect(*release.Spec.Release).To(Equal(v1alpha1.ReleaseTask{VirtualMachineID: machine.Status.Facts.ID, Tag: string(task.UID)}))
 	g.Expect(w.verdict(t, job)()).To(Equal("True ImagePublished"), "the image does not wait for that")
 	g.Expect(w.condition(t, job, v1alpha1.ConditionCheckpointReleased)()).To(Equal("False MergePending"), "C 48")
 	g.Expect(job.Finalizers).NotTo(BeEmpty())
-	w.Agent(t, release, Claimed, Succeeded)
+	w.Agent(t, release, stage.Claimed, stage.Succeeded)
 	w.Eventually(t, w.condition(t, job, v1alpha1.ConditionCheckpointReleased)).Should(Equal("True Released"))
 	w.Eventually(t, func() []string { w.Refresh(t, job); return job.Finalizers }).Should(BeEmpty())
 }
 
 func (w world) abandon(t *testing.T) {
 	job := w.job(t, w.place(t, "abandon"), "b1")
-	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), Claimed)
+	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), stage.Claimed)
 	w.Delete(t, job)
 	w.Consistently(t, func() bool { return w.Refresh(t, job) }).Should(BeTrue())
 	w.Edit(t, job, func() { job.Annotations = map[string]string{v1alpha1.AnnotationAbandon: "the host burnt"} })
@@ -282,7 +282,7 @@ func (w world) lost(t *testing.T) {
 	g := NewWithT(t)
 	job := w.job(t, w.place(t, "lost"), "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	host := &v1alpha1.HyperVHost{ObjectMeta: metav1.ObjectMeta{Name: "lost"}}
 	w.Refresh(t, host)
 	w.Condition(t, host, &host.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonAgentLost)
@@ -290,21 +290,21 @@ func (w world) lost(t *testing.T) {
 	g.Expect(w.KStatus(t, job)).To(Equal("InProgress"))
 	w.Condition(t, host, &host.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonAgentAlive)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Running"), "C 2: a run whose agent lives is left alone")
-	w.Agent(t, task, Published, Released, Succeeded)
+	w.Agent(t, task, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True ImagePublished"))
 	g.Expect(w.Tasks(t, job.UID, v1alpha1.TaskBackup)).To(HaveLen(1))
 }
 
 func (w world) failedAfterPublishing(t *testing.T) {
 	job := w.job(t, w.place(t, "published"), "b1")
-	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), Claimed, Published, Released, Failed("ConvertFailed", v1alpha1.FailureStall))
+	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Published, stage.Released, stage.Failed("ConvertFailed", v1alpha1.FailureStall))
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("False ConvertFailed"))
 	NewWithT(t).Expect(w.images(t, "published")).To(HaveLen(1), "what exists is on record")
 }
 
 func (w world) excluded(t *testing.T) {
 	job := w.job(t, w.place(t, "excluded"), "b1")
-	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), Claimed, Published, Released, Succeeded, func(task *v1alpha1.AgentTask) {
+	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Published, stage.Released, stage.Succeeded, func(task *v1alpha1.AgentTask) {
 		task.Status.Image.Disks[1] = v1alpha1.DiskSummary{Key: "SCSI-0-1", Included: v1alpha1.DiskExcluded, Reason: "PassThrough", Message: "a pass-through disk"}
 	})
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True ImagePublished"))
@@ -317,22 +317,22 @@ func (w world) excluded(t *testing.T) {
 func (w world) terminating(t *testing.T) {
 	job := w.job(t, w.place(t, "terminating"), "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Delete(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "terminating"}})
 	w.Delete(t, job)
-	w.Agent(t, task, Published, Released, Succeeded)
+	w.Agent(t, task, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, func() bool { return w.Refresh(t, job) }).Should(BeFalse(), "C 23: no deletion hangs")
 }
 
 func (w world) noResurrection(t *testing.T) {
 	g := NewWithT(t)
 	job := w.job(t, w.place(t, "resurrect"), "b1")
-	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), Claimed, Published, NotReleased, Succeeded)
+	w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Published, stage.NotReleased, stage.Succeeded)
 	release := w.Task(t, job.UID, v1alpha1.TaskRelease)
 	images := w.images(t, "resurrect")
 	g.Expect(images).To(HaveLen(1))
 	w.Delete(t, &images[0])
-	w.Agent(t, release, Claimed, Succeeded)
+	w.Agent(t, release, stage.Claimed, stage.Succeeded)
 	w.Eventually(t, func() []string { w.Refresh(t, job); return job.Finalizers }).Should(BeEmpty())
 	g.Expect(w.images(t, "resurrect")).To(BeEmpty(), "C 20")
 }
@@ -345,16 +345,16 @@ func (w world) restart(t *testing.T) {
 	job := w.job(t, machine, "b1")
 	task := w.Task(t, job.UID, v1alpha1.TaskBackup)
 	stop()
-	w.Agent(t, task, Claimed, Transferring)
+	w.Agent(t, task, stage.Claimed, stage.Transferring)
 	stop = w.Manage(t, setUp)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Running"), "C 1, C 2")
 	stop()
-	w.Agent(t, task, Published, NotReleased, Succeeded)
+	w.Agent(t, task, stage.Published, stage.NotReleased, stage.Succeeded)
 	stop = w.Manage(t, setUp)
 	release := w.Task(t, job.UID, v1alpha1.TaskRelease)
 	stop()
 	g.Expect(w.verdict(t, job)()).To(Equal("True ImagePublished"))
-	w.Agent(t, release, Claimed, Succeeded)
+	w.Agent(t, release, stage.Claimed, stage.Succeeded)
 	// Leader election keeps two managers apart, but for a moment that must do no harm (I5).
 	for range 2 {
 		w.Manage(t, setUp)
@@ -362,7 +362,7 @@ func (w world) restart(t *testing.T) {
 	w.Eventually(t, func() []string { w.Refresh(t, job); return job.Finalizers }).Should(BeEmpty())
 	second := w.job(t, machine, "b2")
 	other := w.Task(t, second.UID, v1alpha1.TaskBackup)
-	w.Agent(t, other, Claimed, Published, Released, Succeeded)
+	w.Agent(t, other, stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, w.verdict(t, second)).Should(Equal("True ImagePublished"))
 	g.Expect(w.Tasks(t, job.UID, v1alpha1.TaskBackup)).To(HaveLen(1))
 	g.Expect(w.Tasks(t, second.UID, v1alpha1.TaskBackup)).To(HaveLen(1))

@@ -16,17 +16,17 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/backuppolicy"
-	. "github.com/hyperkeep/hyperkeep/controllers/delegation/delegationtest"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation/test/stage"
 )
 
 // world has a clock that only the tests move. They share it, so they run one after the other.
 type world struct {
-	World
+	stage.World
 	clock *clocktesting.FakePassiveClock
 }
 
 func TestController(t *testing.T) {
-	w := world{New(t), clocktesting.NewFakePassiveClock(time.Now())}
+	w := world{stage.New(t), clocktesting.NewFakePassiveClock(time.Now())}
 	w.run(t, "a manager that is killed at any point changes nothing", w.restart)
 	w.Manage(t, w.setUp)
 	w.run(t, "a policy's life", w.life)
@@ -59,7 +59,7 @@ func (w world) policy(t *testing.T, namespace string, edits ...func(*v1alpha1.Ba
 	t.Helper()
 	policy := &v1alpha1.BackupPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "gold"}}
 	policy.Labels = map[string]string{"app.kubernetes.io/instance": "argo"}
-	policy.Spec.RepositoryRef.Name = Repository
+	policy.Spec.RepositoryRef.Name = stage.Repository
 	policy.Spec.Selection.All = ptr.To(true)
 	for _, edit := range edits {
 		edit(policy)
@@ -246,7 +246,7 @@ func (w world) history(t *testing.T) {
 	policy := w.policy(t, "history", hourly, func(p *v1alpha1.BackupPolicy) { p.Spec.History = v1alpha1.JobHistory{Succeeded: 1, Failed: 1} })
 	w.Eventually(t, w.ready(t, policy)).Should(Equal("True Scheduled"))
 	stranger := &v1alpha1.BackupJob{ObjectMeta: metav1.ObjectMeta{Namespace: "history", Name: "by-hand", Labels: map[string]string{v1alpha1.LabelPolicyUID: string(policy.UID)}}}
-	stranger.Spec.RepositoryRef.Name, stranger.Spec.VirtualMachineRef.Name = Repository, "crm"
+	stranger.Spec.RepositoryRef.Name, stranger.Spec.VirtualMachineRef.Name = stage.Repository, "crm"
 	w.Create(t, stranger)
 	w.finish(t, stranger, metav1.ConditionTrue)
 	var last string

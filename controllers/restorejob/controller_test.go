@@ -13,11 +13,11 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/backupjob"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
-	. "github.com/hyperkeep/hyperkeep/controllers/delegation/delegationtest"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation/test/stage"
 	"github.com/hyperkeep/hyperkeep/controllers/restorejob"
 )
 
-type world struct{ World }
+type world struct{ stage.World }
 
 // setUp runs the controller of backups too: both share one Delegator, and get out of each other's way.
 func setUp(mgr ctrl.Manager) error {
@@ -29,7 +29,7 @@ func setUp(mgr ctrl.Manager) error {
 }
 
 func TestController(t *testing.T) {
-	w := world{New(t)}
+	w := world{stage.New(t)}
 	t.Run("a manager that is killed at any point changes nothing", w.restart)
 	w.Manage(t, setUp)
 	t.Run("at once", func(t *testing.T) {
@@ -102,9 +102,9 @@ func (w world) life(t *testing.T) {
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Placed"))
 	g.Expect(job.Status.ImageRef.Name).To(Equal(newer.Name))
 	g.Expect(w.KStatus(t, job)).To(Equal("InProgress"))
-	w.Agent(t, task, Claimed, Transferring)
+	w.Agent(t, task, stage.Claimed, stage.Transferring)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Running"))
-	w.Agent(t, task, restored, Succeeded)
+	w.Agent(t, task, restored, stage.Succeeded)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True Restored"))
 	w.Eventually(t, func() []string { w.Refresh(t, job); return job.Finalizers }).Should(BeEmpty())
 	g.Expect(job.Status.Restored.ID).To(Equal("id-new"))
@@ -129,7 +129,7 @@ func (w world) failure(t *testing.T) {
 	job := w.restore(t, "default", func(s *v1alpha1.RestoreJobSpec) {
 		machine := w.place(t, "failure")
 		job := w.restore(t, "failure", from(w.Image(t, machine, "i", 1)))
-		w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskRestore), Claimed, Failed("NoSpace", v1alpha1.FailureStall))
+		w.Agent(t, w.Task(t, job.UID, v1alpha1.TaskRestore), stage.Claimed, stage.Failed("NoSpace", v1alpha1.FailureStall))
 		w.Eventually(t, w.verdict(t, job)).Should(Equal("False NoSpace"), "C 16")
 		NewWithT(t).Expect(w.KStatus(t, job)).To(Equal("Failed"))
 		s.Source.ImageRef = &v1alpha1.ImageReference{Name: "i"} // of another namespace
@@ -151,13 +151,13 @@ func (w world) replace(t *testing.T) {
 	machine := w.place(t, "replace")
 	image := w.Image(t, machine, "i", 1)
 	backup := &v1alpha1.BackupJob{ObjectMeta: metav1.ObjectMeta{Namespace: "replace", Name: "b1"}}
-	backup.Spec.RepositoryRef.Name, backup.Spec.VirtualMachineRef.Name = Repository, machine.Name
+	backup.Spec.RepositoryRef.Name, backup.Spec.VirtualMachineRef.Name = stage.Repository, machine.Name
 	w.Create(t, backup)
 	running := w.Task(t, backup.UID, v1alpha1.TaskBackup)
 	job := w.restore(t, "replace", func(s *v1alpha1.RestoreJobSpec) { from(image)(s); s.Overwrite = v1alpha1.OverwriteReplace })
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Queued"))
 	g.Expect(job.Status.Conditions).To(ContainElement(HaveField("Reason", v1alpha1.ReasonVirtualMachineBusy)))
-	w.Agent(t, running, Claimed, Published, Released, Succeeded)
+	w.Agent(t, running, stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
 	g.Expect(task.Labels).To(HaveKeyWithValue(v1alpha1.LabelVirtualMachineID, machine.Status.Facts.ID))
 	g.Expect(task.Spec.Restore.Name).To(BeEmpty())
@@ -168,10 +168,10 @@ func (w world) cancel(t *testing.T) {
 	machine := w.place(t, "cancel")
 	job := w.restore(t, "cancel", from(w.Image(t, machine, "i", 1)))
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Edit(t, job, func() { job.Spec.Cancel = true })
 	w.Eventually(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeTrue())
-	w.Agent(t, task, Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
+	w.Agent(t, task, stage.Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("False Canceled"))
 }
 
@@ -179,11 +179,11 @@ func (w world) deletion(t *testing.T) {
 	machine := w.place(t, "deletion")
 	job := w.restore(t, "deletion", from(w.Image(t, machine, "i", 1)))
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Delete(t, job)
 	w.Eventually(t, func() bool { w.Refresh(t, task); return task.Spec.Cancel }).Should(BeTrue())
 	NewWithT(t).Expect(w.KStatus(t, job)).To(Equal("Terminating"))
-	w.Agent(t, task, Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
+	w.Agent(t, task, stage.Failed(v1alpha1.ReasonCanceled, v1alpha1.FailureStall))
 	w.Eventually(t, func() bool { return w.Refresh(t, job) }).Should(BeFalse())
 }
 
@@ -210,12 +210,12 @@ func (w world) restart(t *testing.T) {
 	job := w.restore(t, "restart", newestOf(machine))
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
 	stop()
-	w.Agent(t, task, Claimed)
+	w.Agent(t, task, stage.Claimed)
 	w.Image(t, machine, "newer", 0)
 	stop = w.Manage(t, setUp)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Running"))
 	stop()
-	w.Agent(t, task, restored, Succeeded)
+	w.Agent(t, task, restored, stage.Succeeded)
 	w.Manage(t, setUp)
 	w.Manage(t, setUp)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True Restored"))

@@ -1,13 +1,13 @@
-package delegationtest
+package stage
 
 import (
 	"testing"
-	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -70,7 +70,7 @@ func Failed(reason string, action v1alpha1.FailureAction) func(*v1alpha1.AgentTa
 }
 
 // Published is an image of all disks.
-func Published(t *v1alpha1.AgentTask) { t.Status.Image = Summary(time.Now()) }
+func Published(t *v1alpha1.AgentTask) { t.Status.Image = Summary(clock.RealClock{}.Now()) }
 
 // Transferring is in the middle of the work.
 func Transferring(t *v1alpha1.AgentTask) {

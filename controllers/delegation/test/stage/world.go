@@ -1,6 +1,6 @@
-// Package delegationtest gives the tests of runs a cluster with hosts, repositories and virtual machines, and plays the agents: it writes the status of
+// Package stage gives the tests of runs a cluster with hosts, repositories and virtual machines, and plays the agents: it writes the status of
 // tasks, as they do.
-package delegationtest
+package stage
 
 import (
 	"encoding/json"
@@ -13,13 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/utils/clock"
 	kstatus "sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/inventory"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
 // Repository is the name of the repository of every world. It serves all namespaces.
@@ -147,7 +148,7 @@ func (w World) Image(t *testing.T, machine *v1alpha1.VirtualMachine, name string
 	image.Spec.ImageID = name
 	image.Spec.VirtualMachine = v1alpha1.ImageVirtualMachine{ID: id, Name: machine.Status.Facts.DisplayName, ObjectName: machine.Name, HostName: machine.Status.HostName}
 	image.Spec.RepositoryRef.Name = Repository
-	image.Spec.Summary = *Summary(time.Now().Add(-time.Duration(hours) * time.Hour))
+	image.Spec.Summary = *Summary(clock.RealClock{}.Now().Add(-time.Duration(hours) * time.Hour))
 	for _, edit := range edits {
 		edit(image)
 	}
