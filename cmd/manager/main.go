@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -47,7 +48,9 @@ func parse() flags {
 
 func main() {
 	f := parse()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&f.log)))
+	logger := zap.New(zap.UseFlagOptions(&f.log))
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger) // what client-go says
 	if err := run(ctrl.SetupSignalHandler(), f); err != nil {
 		ctrl.Log.Error(err, "Manager ended")
 		os.Exit(1)

@@ -20,7 +20,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/controllers/backuprepository"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/hypervhost"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
 // canary is a password that must be found nowhere but in Secrets.

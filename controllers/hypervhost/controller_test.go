@@ -17,7 +17,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/hypervhost"
 	"github.com/hyperkeep/hyperkeep/controllers/inventory"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
 // world is a cluster with the controller under test.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/inventory"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 	"github.com/hyperkeep/hyperkeep/controllers/virtualmachine"
 )
 

@@ -24,7 +24,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/hypervhost"
-	"github.com/hyperkeep/hyperkeep/controllers/testcluster"
+	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
 // world is a cluster with two hosts and a user namespace.
@@ -48,9 +48,19 @@ func TestAccess(t *testing.T) {
 			return host.Status.AgentNamespace
 		}, "20s").ShouldNot(BeEmpty())
 	}
+	t.Run("the samples apply", w.samples)
 	t.Run("agents (T5)", w.agents)
 	t.Run("people", w.people)
 	t.Run("the manager's fence (T12)", w.fence)
+}
+
+// samples are what people copy: the API server must take them as they are, twice.
+func (w *world) samples(t *testing.T) {
+	for range 2 {
+		if out, err := w.Kubectl().Run(t.Context(), "apply", "--server-side", "--kustomize", testcluster.Root()+"/config/samples"); err != nil {
+			t.Fatal(out, err)
+		}
+	}
 }
 
 // may lists all that the API server lets somebody do, as "namespace: resource verbs"; what is limited to one name has it in brackets. What everybody may do,

@@ -45,6 +45,7 @@ var allowed = map[string]map[string]string{
 		"core/secrets: get": "reads, in its own namespace and by name, the Secret that a repository names; it lists none",
 	},
 	"Role/hyperkeep-leader-election": {
+		"core/events: create patch":                                 "tells who became the leader, in its own namespace",
 		"coordination.k8s.io/leases: create":                        "one manager works at a time",
 		"coordination.k8s.io/leases[hyperkeep-manager]: get update": "one manager works at a time",
 	},

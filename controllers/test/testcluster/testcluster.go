@@ -71,7 +71,7 @@ func New(t *testing.T) *Cluster {
 // Root is the top folder of the checkout.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }
 
 // Client returns an uncached client with the rights that a configuration has.
