@@ -22,7 +22,8 @@ E2E_TIMEOUT := 40m
 CONTROLPLANE = $$(hack/controlplane.sh --with-controller-manager)
 LINTER = $$(go -C hack/lint tool -n golangci-lint-kube-api-linter)
 CHART_CRDS := charts/hyperkeep/files/crds
-GENERATED := api config/crd config/rbac $(CHART_CRDS)
+CHART_RBAC := charts/hyperkeep/files/rbac
+GENERATED := api config/crd config/rbac $(CHART_CRDS) $(CHART_RBAC)
 
 ##@ General
 
@@ -70,6 +71,8 @@ manifests: bin/controller-gen ## Generate the CRDs, for config/ and for the char
 	mkdir -p $(CHART_CRDS)
 	rm -f $(CHART_CRDS)/*.yaml
 	cp config/crd/bases/*.yaml $(CHART_CRDS)/
+	mkdir -p $(CHART_RBAC)
+	cp config/rbac/{role,service_roles,agent_role,credentials_role,user_roles}.yaml $(CHART_RBAC)/
 
 ##@ Check
 

@@ -65,8 +65,8 @@ type Intent struct {
 	Known []string `json:"known,omitempty"`
 }
 
-// adoptionWindow is how long after an intent Hyper-V may still finish the checkpoint that was asked for.
-const adoptionWindow = 20 * time.Minute
+// adoptionWindow is how long after an intent Hyper-V may still finish the checkpoint that was asked for: longer than anybody waits for a guest.
+const adoptionWindow = 90 * time.Minute
 
 // The mark of our checkpoints is their name: "hyperkeep <tag> <level>".
 const namePrefix = "hyperkeep "

@@ -51,8 +51,8 @@ func (h *Host) Convert(ctx context.Context, cp Checkpoint, disks []FrozenDisk) (
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)
 	}
 	done, err := h.callService(ctx, snapshotService, "ConvertToReferencePoint", wmi.Params{"AffectedSnapshot": settings.Path})
-	if errors.Is(err, wmi.ErrJobGone) {
-		return h.converted(ctx, cp, disks)
+	if err != nil && h.gone(ctx, cp) {
+		return h.converted(ctx, cp, disks) // an earlier call's job ended in this moment
 	}
 	if err != nil {
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)

@@ -36,15 +36,16 @@ func (h *Host) Release(ctx context.Context, cp Checkpoint) error {
 	if err == nil {
 		_, err = h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": settings.Path})
 	}
-	switch {
-	case err == nil, errors.Is(err, wmi.ErrNotFound):
+	if err == nil || errors.Is(err, wmi.ErrNotFound) || h.gone(ctx, cp) {
 		return nil
-	case errors.Is(err, wmi.ErrJobGone):
-		if _, err := h.checkpointSettings(ctx, cp); errors.Is(err, ErrCheckpointNotFound) {
-			return nil
-		}
 	}
 	return fmt.Errorf("release checkpoint %s: %w", cp.ID, err)
+}
+
+// gone says for certain that a checkpoint does not exist any more: whatever a call on it answered, its effect is there.
+func (h *Host) gone(ctx context.Context, cp Checkpoint) bool {
+	_, err := h.checkpointSettings(ctx, cp)
+	return errors.Is(err, ErrCheckpointNotFound)
 }
 
 // ReleaseState is how far the VM is from being without its checkpoint.

@@ -90,25 +90,44 @@ func (h *Host) Replace(ctx context.Context, r Replacement) error {
 	return nil
 }
 
-// RollBackReplacement turns the VM off and attaches the old files again, as far as they had been replaced. The new files stay. Called again it completes
-// what is missing. It cannot follow FinishReplacement.
+// RollBackReplacement gives the VM its old files back where it has new ones, and turns it off only for that: a place that a person has changed meanwhile is
+// left alone, and so is a VM that has none of the new files, or is gone. The new files stay. Called again it completes what is missing. It cannot
+// follow FinishReplacement.
 func (h *Host) RollBackReplacement(ctx context.Context, r Replacement) error {
 	vm, err := h.vm(ctx, r.VMID)
+	if errors.Is(err, ErrVMNotFound) {
+		return nil
+	}
+	replaced := replacedDisks(vm, r)
+	if err == nil && len(replaced) == 0 {
+		return nil
+	}
 	if err == nil {
 		err = h.TurnOff(ctx, r.VMID)
 	}
-	for _, d := range r.Disks {
+	if err == nil && r.After != nil {
+		err = h.applyProcessing(ctx, vm.settingsPath, r.Before)
+	}
+	for _, d := range replaced {
 		if err == nil {
 			err = h.swap(ctx, vm, d.Key, d.New, d.Old)
 		}
-	}
-	if err == nil && r.After != nil {
-		err = h.applyProcessing(ctx, vm.settingsPath, r.Before)
 	}
 	if err != nil {
 		return fmt.Errorf("take back the restore of %s: %w", r.VMID, err)
 	}
 	return nil
+}
+
+// replacedDisks are the places at which the VM has a new file.
+func replacedDisks(vm VM, r Replacement) []ReplacedDisk {
+	var out []ReplacedDisk
+	for _, d := range r.Disks {
+		if present, found := vm.Disk(d.Key); found && strings.EqualFold(present.Path, d.New) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // swap makes a place of the VM have one file instead of another. "" is no file.
@@ -187,12 +206,15 @@ func (h *Host) unused(ctx context.Context, r Replacement) error {
 	return nil
 }
 
-// builtOn is an error when a disk is one of some files, or a differencing disk above one: linked clones share their parent. A disk whose files cannot be followed
-// is in nobody's way.
+// builtOn is an error when a disk is one of some files, or a differencing disk above one: linked clones share their parent. A virtual disk whose files cannot be
+// followed may be such a clone, so it is an error too; an ISO image and the like is in nobody's way.
 func (h *Host) builtOn(ctx context.Context, path string, files map[string]bool) error {
 	chain, err := h.chain(ctx, path)
 	if errors.Is(err, virtdisk.ErrDisconnected) || ctx.Err() != nil {
 		return err
+	}
+	if err != nil && diskKind(path, false) == DiskVHDX {
+		return fmt.Errorf("%s may be built on a replaced disk: %w", path, err)
 	}
 	for _, member := range append(chain, path) {
 		if files[strings.ToUpper(member)] {

@@ -42,12 +42,16 @@ type backupRun struct {
 	plan       []diskPlan      // decide
 	writer     *image.Writer   // transfer
 	published  *image.Manifest // publish
+	superseded []string        // reference points that the next base makes superfluous: before the image becomes known
 }
 
 // Run backs one virtual machine up, in the order of the steps below. Each is recorded before it begins, and safe to repeat: a run that was
 // killed anywhere is called again and finds what the one before it did.
 func (b *backup) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
 	r := &backupRun{backup: b, task: task, spec: task.Spec.Backup, report: report}
+	if err := r.recall(); err != nil {
+		return err
+	}
 	err := r.image(ctx)
 	if r.published != nil {
 		err = r.afterPublish(ctx)
@@ -55,9 +59,11 @@ func (b *backup) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repo
 	return errors.Join(err, r.letGo(ctx, err))
 }
 
-// image makes the image visible, or finds that an earlier run did.
+// image makes the image visible, or finds that an earlier run did: also when the task was canceled since.
 func (r *backupRun) image(ctx context.Context) error {
-	if err := r.step(ctx, "Claim", r.open); err != nil || r.published != nil {
+	looking, done := committed(ctx)
+	defer done()
+	if err := r.step(looking, "Claim", r.open); err != nil || r.published != nil {
 		return err
 	}
 	for _, step := range []struct {
@@ -81,6 +87,11 @@ func (r *backupRun) image(ctx context.Context) error {
 func (r *backupRun) afterPublish(ctx context.Context) error {
 	ctx, done := committed(ctx)
 	defer done()
+	var err error
+	if r.superseded, err = r.referencePoints(ctx); err != nil && stopping(ctx) {
+		return err
+	}
+	// From now on retention may let an older image go, and with it the record of its reference point.
 	if err := r.report.Image(ctx, summaryOf(*r.published)); err != nil {
 		return err
 	}
@@ -106,8 +117,8 @@ func (r *backupRun) tracks() bool {
 	return enabled == nil || *enabled
 }
 
-// open opens the repository, finds what an earlier run journaled, and looks whether it published.
-func (r *backupRun) open(ctx context.Context) error {
+// recall finds what an earlier run journaled.
+func (r *backupRun) recall() error {
 	entry, found, err := r.journal.Get(string(r.task.UID))
 	if err != nil {
 		return err
@@ -116,6 +127,12 @@ func (r *backupRun) open(ctx context.Context) error {
 		entry = Entry{Tag: string(r.task.UID), VirtualMachineID: r.spec.VirtualMachine.ID}
 	}
 	r.entry = entry
+	return nil
+}
+
+// open opens the repository and looks whether an earlier run published.
+func (r *backupRun) open(ctx context.Context) error {
+	var err error
 	if r.repository, err = r.repositories.Open(ctx, r.task.Spec.Repository); err != nil {
 		return err
 	}
@@ -131,11 +148,26 @@ func (r *backupRun) open(ctx context.Context) error {
 	return nil
 }
 
-// publish makes the image visible, unless this agent has lost its claim or the task was canceled meanwhile.
+// publish makes the image visible, unless this agent has lost its claim or the task was canceled until then. Once it may be visible nothing but the
+// agent's own end stops the check: an image that is there must not be forgotten.
 func (r *backupRun) publish(ctx context.Context) error {
-	manifest, err := r.writer.Publish(ctx, func(ctx context.Context) error {
-		return errors.Join(ctx.Err(), r.claim.Check(ctx))
-	})
+	lasting, done := committed(ctx)
+	defer done()
+	gate := func(context.Context) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return r.claim.Check(ctx)
+	}
+	manifest, err := r.writer.Publish(lasting, gate)
+	for try := 1; errors.Is(err, image.ErrUnreachable) && try < publishTries; try++ {
+		select {
+		case <-lasting.Done():
+			return err
+		case <-r.clock.After(publishPause):
+		}
+		manifest, err = r.writer.Publish(lasting, gate)
+	}
 	if errors.Is(err, image.ErrBaseUnusable) {
 		return retry("BaseUnusable", err)
 	}
@@ -147,6 +179,8 @@ func (r *backupRun) publish(ctx context.Context) error {
 }
 
 const (
+	// publishTries and publishPause bridge a repository that goes away for a moment, right when the image may have become visible.
+	publishTries, publishPause = 4, 5 * time.Second
 	// releaseTimeout bounds the clean-up after a backup that ended in any way.
 	releaseTimeout = 10 * time.Minute
 	// closeTimeout bounds giving the repository back.
@@ -156,10 +190,13 @@ const (
 // letGo leaves nothing of this run on the host, whatever became of it: unless another agent owns the host now, or this one stops and its next
 // session takes the task up again. Its own outcome is the Released condition: a green transfer does not hide a growing .avhdx.
 func (r *backupRun) letGo(ctx context.Context, failure error) error {
-	cause := context.Cause(ctx)
-	ctx = context.WithoutCancel(ctx)
-	defer r.close(ctx)
-	if errors.Is(cause, errStopping) || errors.Is(cause, ErrClaimLost) || errors.Is(failure, ErrClaimLost) {
+	ctx, done := committed(ctx)
+	defer done()
+	defer r.close(context.WithoutCancel(ctx))
+	for _, plan := range r.plan {
+		_ = plan.content.Close() // read only; an open file may hold up a merge
+	}
+	if stopping(ctx) || errors.Is(failure, ErrClaimLost) {
 		return nil
 	}
 	r.report.TryStep(ctx, "Release")
@@ -167,6 +204,9 @@ func (r *backupRun) letGo(ctx context.Context, failure error) error {
 	limited, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	outcome := release.leave(limited, r.entry)
+	if stopping(ctx) {
+		return nil
+	}
 	if outcome.status == metav1.ConditionFalse {
 		r.report.Warn(outcome.reason, "%s", outcome.message)
 	}

@@ -105,11 +105,22 @@ func (r *backupRun) unable() error {
 	return nil
 }
 
-// attempt takes a checkpoint at one level, after it journaled what the host looked like before.
+// attempt takes a checkpoint at one level, after it journaled what the host looked like before. An attempt that nobody waited for any longer may still have
+// made one: what came since the first attempt is ours.
 func (r *backupRun) attempt(ctx context.Context, level hyperv.Level) (hyperv.Checkpoint, error) {
+	earlier := r.entry.Intent
+	if !earlier.Time.IsZero() {
+		late, err := r.host.FindCheckpoint(ctx, r.vm.ID, r.entry.Tag, earlier)
+		if !errors.Is(err, hyperv.ErrCheckpointNotFound) {
+			return late, err
+		}
+	}
 	intent, err := r.host.PrepareCheckpoint(ctx, r.vm.ID, level)
 	if err != nil {
 		return hyperv.Checkpoint{}, err
+	}
+	if !earlier.Time.IsZero() {
+		intent.Time, intent.Known = earlier.Time, earlier.Known
 	}
 	r.entry.Intent = intent
 	if err := r.journal.Put(r.entry); err != nil {

@@ -76,10 +76,14 @@ func (c *Claim) free(lease *coordinationv1.Lease, unchangedSince time.Time) bool
 	return c.Clock.Since(unchangedSince) > duration
 }
 
-// Keep renews the claim until ctx ends. An API server that is away does not end it, for then nobody else can take it either; ErrClaimLost does.
+// Keep renews the claim until ctx ends. An API server that is away does not end it, for then nobody else can take it either; ErrClaimLost does, when the
+// lease is another agent's or was deleted.
 func (c *Claim) Keep(ctx context.Context) error {
 	for c.sleep(ctx, c.Duration/4) {
 		lease, err := c.read(ctx)
+		if apierrors.IsNotFound(err) {
+			return ErrClaimLost
+		}
 		if err != nil {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
@@ -12,8 +13,9 @@ import (
 // convert makes the checkpoint a reference point and records it as the base of the next increment, then drops the one that it supersedes: never the
 // other way round, so that a crash in between leaves two and not none. Where it cannot, the older base stays, and the checkpoint is released as it is.
 func (r *backupRun) convert(ctx context.Context) error {
-	if r.entry.Checkpoint == nil {
-		r.report.Warn("BaseNotRecorded", "The journal of this task is lost, so the image is no base; the next backup stands on an older one or reads everything.")
+	if frozen := r.entry.Checkpoint; frozen == nil || r.published.TaskUID != r.entry.Tag || !r.published.TakenAt.Equal(frozen.Taken) {
+		r.report.Warn("BaseNotRecorded", "The image was published by an earlier attempt, whose checkpoint is not this one's, so it is no base; "+
+			"the next backup stands on an older one or reads everything.")
 		return nil
 	}
 	point, err := r.host.Convert(ctx, *r.entry.Checkpoint, r.entry.Disks)
@@ -25,6 +27,9 @@ func (r *backupRun) convert(ctx context.Context) error {
 		record.Disks = append(record.Disks, image.BaseDisk{
 			Key: disk.Key, TrackingID: disk.RCTID, VirtualDiskID: disk.DiskID, Size: disk.VirtualSize,
 		})
+	}
+	if err := r.journal.PutReferencePoints(r.place(), append(r.superseded, point.ID)); err != nil {
+		return r.withoutBase(ctx, errors.Join(err, r.host.DropReferencePoint(ctx, r.vmID(), point.ID)))
 	}
 	if err := r.repository.AppendBaseRecord(ctx, record); err != nil {
 		if stopping(ctx) {
@@ -49,29 +54,55 @@ func (r *backupRun) withoutBase(ctx context.Context, err error) error {
 // dropReferencePoints leaves none of ours on the host: the policy wants no increments (NW-12).
 func (r *backupRun) dropReferencePoints(ctx context.Context) error { return r.dropOthers(ctx, "") }
 
-// dropOthers drops the reference points that the repository's base records name for this virtual machine, but for one. What cannot be dropped now is
-// dropped by the next backup.
+// dropOthers drops the reference points of ours for this virtual machine and repository, but for one. What cannot be dropped now is dropped by the next
+// backup.
 func (r *backupRun) dropOthers(ctx context.Context, keep string) error {
+	var failed []error
+	remaining := []string{}
+	for _, id := range r.superseded {
+		if id == keep {
+			continue
+		}
+		if err := r.host.DropReferencePoint(ctx, r.vmID(), id); err != nil {
+			failed, remaining = append(failed, err), append(remaining, id)
+		}
+	}
+	if keep != "" {
+		remaining = append(remaining, keep)
+	}
+	failed = append(failed, r.journal.PutReferencePoints(r.place(), remaining))
+	return r.leftBehind(ctx, errors.Join(failed...))
+}
+
+// referencePoints lists those of ours that the host has for this virtual machine and repository: what the base records name, and what the journal does,
+// for a record goes with its image.
+func (r *backupRun) referencePoints(ctx context.Context) ([]string, error) {
+	ours, err := r.journal.ReferencePoints(r.place())
+	if err != nil {
+		return nil, err
+	}
 	records, err := r.repository.BaseRecords(ctx, r.spec.VirtualMachine.ID)
 	if err != nil {
-		return r.leftBehind(ctx, err)
+		return ours, err
+	}
+	for _, record := range records {
+		ours = append(ours, record.ReferencePointID)
 	}
 	present, err := r.host.ReferencePoints(ctx, r.vmID())
 	if err != nil {
-		return r.leftBehind(ctx, err)
+		return ours, err
 	}
-	ours := map[string]bool{}
-	for _, record := range records {
-		ours[record.ReferencePointID] = record.ReferencePointID != keep
-	}
-	var failed []error
+	var found []string
 	for _, point := range present {
-		if ours[point.ID] {
-			failed = append(failed, r.host.DropReferencePoint(ctx, r.vmID(), point.ID))
+		if slices.Contains(ours, point.ID) {
+			found = append(found, point.ID)
 		}
 	}
-	return r.leftBehind(ctx, errors.Join(failed...))
+	return found, nil
 }
+
+// place is what at most one reference point remains for (I4).
+func (r *backupRun) place() string { return r.vmID() + "-" + r.repository.UniqueID() }
 
 func (r *backupRun) leftBehind(ctx context.Context, err error) error {
 	if err == nil || stopping(ctx) {
@@ -82,24 +113,6 @@ func (r *backupRun) leftBehind(ctx context.Context, err error) error {
 }
 
 func (r *backupRun) vmID() string { return r.spec.VirtualMachine.ID }
-
-// stopping says that the work is to be left where it stands, for the next session or for another agent.
-func stopping(ctx context.Context) bool {
-	cause := context.Cause(ctx)
-	return errors.Is(cause, errStopping) || errors.Is(cause, ErrClaimLost)
-}
-
-// committed returns a context for work that goes on although the task was canceled or is late: what was published is published. It ends only when
-// the agent stops or loses its claim.
-func committed(ctx context.Context) (context.Context, context.CancelFunc) {
-	lasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	leave := context.AfterFunc(ctx, func() {
-		if stopping(ctx) {
-			end(context.Cause(ctx))
-		}
-	})
-	return lasting, func() { leave(); end(nil) }
-}
 
 // leftOnHost tells apart, for messages, what a virtual machine may still have of ours.
 func leftOnHost(err error) string {

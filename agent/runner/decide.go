@@ -24,6 +24,11 @@ type diskPlan struct {
 	allocated, estimate int64
 }
 
+// demote makes the plan a full read.
+func (p *diskPlan) demote(why readReason) {
+	p.increment, p.estimate, p.reason = nil, p.allocated, why
+}
+
 // readReason says why a disk is read as it is. The image keeps it as one text, "Reason: message".
 type readReason struct{ reason, message string }
 
@@ -50,10 +55,12 @@ func (r *backupRun) decide(ctx context.Context) error {
 	var total, allocated int64
 	for _, disk := range r.frozen {
 		plan, err := r.planDisk(ctx, disk, base, whyFull)
+		if plan.content != nil {
+			r.plan = append(r.plan, plan) // its files are closed with the run, whatever becomes of it
+		}
 		if err != nil {
 			return err
 		}
-		r.plan = append(r.plan, plan)
 		total, allocated = total+plan.estimate, allocated+plan.allocated
 		r.report.Note("%s: %s.", disk.Key, plan.reason)
 	}
@@ -105,16 +112,13 @@ func (r *backupRun) planDisk(ctx context.Context, disk hyperv.FrozenDisk, base *
 	plan := diskPlan{disk: disk, content: content, reason: why}
 	whole := extent.Extent{Length: content.Size()}
 	if plan.allocated, err = bytesOf(content.Data(whole), 1, whole.Length); err != nil {
-		return plan, errors.Join(stall("DiskUnreadable", fmt.Errorf("disk %s: %w", disk.Key, err)), content.Close())
+		return plan, stall("DiskUnreadable", fmt.Errorf("disk %s: %w", disk.Key, err))
 	}
 	plan.estimate = plan.allocated
 	if base == nil {
 		return plan, nil
 	}
-	if err := r.planIncrement(ctx, &plan, *base); err != nil {
-		return plan, errors.Join(err, content.Close())
-	}
-	return plan, nil
+	return plan, r.planIncrement(ctx, &plan, *base)
 }
 
 // planIncrement asks what changed since the base. Whatever cannot be answered with certainty leaves the disk to a full read.

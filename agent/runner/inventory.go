@@ -39,8 +39,12 @@ type InventoryPublisher struct {
 // Start publishes until ctx ends.
 func (p *InventoryPublisher) Start(ctx context.Context) error {
 	log := ctrl.LoggerFrom(ctx).WithName("inventory")
-	for {
-		if err := p.publish(ctx); err != nil && ctx.Err() == nil {
+	for recalled := false; ; {
+		err := p.recall(ctx, &recalled)
+		if err == nil {
+			err = p.publish(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			log.Error(err, "Inventory not published")
 		}
 		select {
@@ -49,6 +53,25 @@ func (p *InventoryPublisher) Start(ctx context.Context) error {
 		case <-p.Clock.After(p.Interval):
 		}
 	}
+}
+
+// recall reads what an earlier session published, once: if the host does not answer after a restart, its virtual machines have not vanished.
+func (p *InventoryPublisher) recall(ctx context.Context, recalled *bool) error {
+	if *recalled {
+		return nil
+	}
+	list := &v1alpha1.HostInventoryList{}
+	if err := p.Client.List(ctx, list, client.InNamespace(p.Namespace)); err != nil {
+		return fmt.Errorf("list inventories: %w", err)
+	}
+	p.written = make([]v1alpha1.HostInventoryStatus, len(list.Items))
+	for _, item := range list.Items {
+		if n := int(item.Status.Part); n < len(p.written) {
+			p.written[n] = item.Status
+		}
+	}
+	*recalled = true
+	return nil
 }
 
 // publish looks once. A host that cannot be looked at is published too: the last facts, and what went wrong.

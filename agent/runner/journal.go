@@ -10,10 +10,12 @@ import (
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
-// Journal is what this agent may have done to the host, one file per task, in a folder on the host. An entry is written before the effect that it
-// is about, and removed when nothing of the task is left on the host.
+// Journal is what this agent may have done to the host, in a folder on the host: one file for each task, written before the effect that it is about and
+// removed when nothing of the task is left on the host; and one for each virtual machine and repository with the reference points that are ours, which
+// carry no name on the host.
 type Journal struct{ dir string }
 
 // Entry is the journal's note on one task.
@@ -29,6 +31,8 @@ type Entry struct {
 	Disks      []hyperv.FrozenDisk `json:"disks,omitempty"`
 	// Restore is what a restore makes. Such an entry has no checkpoint.
 	Restore *RestoreEntry `json:"restore,omitempty"`
+
+	journaled bool // found in the journal, not on the host
 }
 
 // RestoreEntry is what a restore makes on the host.
@@ -42,8 +46,8 @@ type RestoreEntry struct {
 	Written bool `json:"written,omitempty"`
 	// Replacement is how an original is replaced, from the moment that this may have begun.
 	Replacement *hyperv.Replacement `json:"replacement,omitempty"`
-	// Done says that the restore succeeded: nothing may be taken back any more.
-	Done bool `json:"done,omitempty"`
+	// Result is set when the restore succeeded: nothing is taken back any more, and nothing is done again.
+	Result *v1alpha1.RestoredVirtualMachine `json:"result,omitempty"`
 }
 
 const entrySuffix = ".task.json"
@@ -114,6 +118,44 @@ func (j *Journal) List() ([]Entry, error) {
 		}
 	}
 	return entries, nil
+}
+
+const pointsSuffix = ".reference-points.json"
+
+// PutReferencePoints writes which reference points of ours a place has: a virtual machine and repository. None is no file.
+func (j *Journal) PutReferencePoints(place string, ids []string) error {
+	path := filepath.Join(j.dir, place+pointsSuffix)
+	if len(ids) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear journal: %w", err)
+		}
+		return nil
+	}
+	data, err := json.Marshal(ids)
+	if err == nil {
+		err = writeDurably(path, data)
+	}
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+// ReferencePoints reads what PutReferencePoints wrote. A file that cannot be understood is none.
+func (j *Journal) ReferencePoints(place string) ([]string, error) {
+	data, err := os.ReadFile(filepath.Join(j.dir, place+pointsSuffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	var ids []string
+	readable := json.Unmarshal(data, &ids) == nil
+	if !readable {
+		return nil, nil
+	}
+	return ids, nil
 }
 
 // writeDurably replaces a file as one effect.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"k8s.io/utils/ptr"
@@ -23,7 +25,7 @@ func RunKeeper(ctx context.Context, opts Options) error {
 	return a.run(ctx, map[v1alpha1.TaskKind]Handler{
 		v1alpha1.TaskProbe:       &probe{repositories},
 		v1alpha1.TaskVerify:      &verify{repositories},
-		v1alpha1.TaskDeleteImage: &deleteImage{repositories, a.claim},
+		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, claim: a.claim},
 	}, func(*Tasks) []manager.Runnable { return nil })
 }
 
@@ -34,7 +36,11 @@ func (p *probe) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repor
 	if err := report.Step(ctx, "Probe"); err != nil {
 		return err
 	}
-	return p.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
+	repository, err := p.repositories.OpenOrCreate(ctx, task.Spec.Repository)
+	if err != nil {
+		return err
+	}
+	return closing(ctx, repository, func(repository *image.Repository) error {
 		stats, err := repository.Stats(ctx)
 		if err != nil {
 			return err
@@ -49,10 +55,38 @@ func (p *probe) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repor
 	})
 }
 
-// deleteImage deletes one image. One that is not there is deleted already.
+// deleteImage deletes one image, and frees the space of those that were deleted long ago. An image that is not there is deleted already.
 type deleteImage struct {
 	repositories *Repositories
 	claim        *Claim
+	maintenance  maintenance
+}
+
+// maintenanceInterval is how often a repository is freed of what nothing uses any more: the cost of looking is that of the whole repository.
+const maintenanceInterval = 24 * time.Hour
+
+// maintenance happens to one repository at a time, and not to each at every deletion.
+type maintenance struct {
+	mu   sync.Mutex
+	last map[string]time.Time // by repository id
+}
+
+// run maintains a repository if it is due. The space of an image comes back by and by: only what has been garbage for long enough is freed.
+func (m *maintenance) run(ctx context.Context, repository *image.Repository, now time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id := repository.UniqueID()
+	if last, found := m.last[id]; found && now.Sub(last) < maintenanceInterval {
+		return nil
+	}
+	if err := repository.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
+		return err
+	}
+	if m.last == nil {
+		m.last = map[string]time.Time{}
+	}
+	m.last[id] = now
+	return nil
 }
 
 func (d *deleteImage) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
@@ -63,7 +97,13 @@ func (d *deleteImage) Run(ctx context.Context, task *v1alpha1.AgentTask, report 
 		if err := d.claim.Check(ctx); err != nil {
 			return err
 		}
-		return repository.Delete(ctx, task.Spec.Image.ImageID)
+		if err := repository.Delete(ctx, task.Spec.Image.ImageID); err != nil {
+			return err
+		}
+		if err := d.maintenance.run(ctx, repository, d.claim.Clock.Now()); err != nil {
+			report.Warn("MaintenanceFailed", "The image is deleted; its space is freed later: %v.", err)
+		}
+		return nil
 	})
 }
 

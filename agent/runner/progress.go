@@ -32,7 +32,7 @@ func (m *meter) read(now time.Time, total, done, stored int64) *v1alpha1.Progres
 	p := &v1alpha1.Progress{BytesTotal: total, BytesDone: done, BytesStored: stored}
 	first := m.samples[0]
 	if elapsed := now.Sub(first.at).Seconds(); elapsed > 0 {
-		p.BytesPerSecond = int64(float64(done-first.done) / elapsed)
+		p.BytesPerSecond = max(0, int64(float64(done-first.done)/elapsed)) // a disk that is read anew goes back
 	}
 	if left := total - done; left > 0 && p.BytesPerSecond > 0 {
 		eta := metav1.NewTime(now.Add(time.Duration(float64(left) / float64(p.BytesPerSecond) * float64(time.Second))))

@@ -54,7 +54,7 @@ func (r *release) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Rep
 func (r *release) leave(ctx context.Context, entry Entry) outcome {
 	const first, longest = 100 * time.Millisecond, 5 * time.Second
 	for pause := first; ; pause = min(2*pause, longest) {
-		state, err := r.once(ctx, entry)
+		state, err := r.once(ctx, &entry)
 		switch {
 		case err == nil && state.Done:
 			if err := r.journal.Delete(entry.Tag); err != nil {
@@ -80,11 +80,14 @@ func unfinished(state hyperv.ReleaseState, err error) outcome {
 	return outcome{metav1.ConditionFalse, v1alpha1.ReasonMergePending, cut("The merge goes on and is watched: "+state.Message+".", 1024)}
 }
 
-// once removes the checkpoint, if it is there, and looks what is left.
-func (r *release) once(ctx context.Context, entry Entry) (hyperv.ReleaseState, error) {
+// once removes the checkpoint, if it is there, and looks what is left. The entry remembers what was found, for the next look.
+func (r *release) once(ctx context.Context, entry *Entry) (hyperv.ReleaseState, error) {
 	found, err := r.host.FindCheckpoint(ctx, entry.VirtualMachineID, entry.Tag, entry.Intent)
 	switch {
 	case err == nil:
+		if entry.Checkpoint == nil {
+			entry.Checkpoint = &found
+		}
 		if err := r.host.Release(ctx, found); err != nil {
 			return hyperv.ReleaseState{}, err
 		}
@@ -93,11 +96,24 @@ func (r *release) once(ctx context.Context, entry Entry) (hyperv.ReleaseState, e
 	case !errors.Is(err, hyperv.ErrCheckpointNotFound):
 		return hyperv.ReleaseState{}, err
 	case entry.Checkpoint == nil:
-		return hyperv.ReleaseState{Done: true}, nil // none was taken
-	default:
-		found = *entry.Checkpoint
+		return r.noneTaken(ctx, entry)
 	}
-	return r.host.Released(ctx, found, entry.Disks)
+	return r.host.Released(ctx, *entry.Checkpoint, entry.Disks)
+}
+
+// noneTaken is the state while there is no checkpoint. One that was asked for may still be in the making, when nobody waited for its end.
+func (r *release) noneTaken(ctx context.Context, entry *Entry) (hyperv.ReleaseState, error) {
+	if entry.Intent.Time.IsZero() {
+		return hyperv.ReleaseState{Done: true}, nil
+	}
+	vm, err := r.host.VM(ctx, entry.VirtualMachineID)
+	if err != nil {
+		return hyperv.ReleaseState{}, err
+	}
+	if vm.Operation == hyperv.CreatingCheckpoint {
+		return hyperv.ReleaseState{Message: "Hyper-V still works on the checkpoint that was asked for"}, nil
+	}
+	return hyperv.ReleaseState{Done: true}, nil
 }
 
 // passes says whether looking again is worth it.

@@ -45,7 +45,7 @@ func newReport(c client.Client, clk clock.Clock, task *v1alpha1.AgentTask) *Repo
 	return &Report{client: c, clock: clk, task: task.DeepCopy(), status: *task.Status.DeepCopy()}
 }
 
-// Claim records that this session works on the task. What an earlier session recorded stays, but for its progress and unfinished step.
+// Claim records that this session works on the task, and begins its steps anew. The facts that an earlier session recorded stay.
 func (r *Report) Claim(ctx context.Context, session string) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) {
 		message := "The agent works on the task."
@@ -126,9 +126,19 @@ func (r *Report) Released(ctx context.Context, status metav1.ConditionStatus, re
 	})
 }
 
-// Finish records the verdict. A nil err is success.
+// Finish records the verdict. A nil err is success. When the API server refuses what was reported on the way, the verdict alone is recorded: a task must
+// never stay open because of a detail.
 func (r *Report) Finish(ctx context.Context, err error) error {
+	refused := r.finish(ctx, err, func(*v1alpha1.AgentTaskStatus) {})
+	if apierrors.IsInvalid(refused) {
+		return r.finish(ctx, err, func(s *v1alpha1.AgentTaskStatus) { s.Progress, s.Steps, s.Warnings = nil, nil, nil })
+	}
+	return refused
+}
+
+func (r *Report) finish(ctx context.Context, err error, drop func(*v1alpha1.AgentTaskStatus)) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) {
+		drop(s)
 		r.endStep(s)
 		now := r.now()
 		s.CompletionTime = &now

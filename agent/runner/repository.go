@@ -19,13 +19,35 @@ type Repositories struct {
 	Client client.Client
 	// Namespace is the agent's own.
 	Namespace string
-	// Keeper opens filesystem repositories at their keeper's path, and creates those that do not exist yet.
+	// Keeper opens filesystem repositories at their keeper's path.
 	Keeper  bool
 	Options image.Options
 }
 
-// Open opens a repository for one task. The caller closes it.
+// Open opens the repository that a task expects. The caller closes it.
 func (r *Repositories) Open(ctx context.Context, ref *v1alpha1.TaskRepository) (*image.Repository, error) {
+	repository, err := r.open(ctx, ref, image.Open)
+	if err != nil {
+		return nil, err
+	}
+	if found := repository.UniqueID(); ref.RepositoryID != "" && found != ref.RepositoryID {
+		err := fmt.Errorf("the location of repository %s holds another repository (%s) than it did (%s): bring the right one back", ref.Name, found, ref.RepositoryID)
+		return nil, errors.Join(stall("RepositoryReplaced", err), repository.Close(ctx))
+	}
+	return repository, nil
+}
+
+// OpenOrCreate opens whatever repository is at the location of a task, and makes one when none was ever seen there.
+func (r *Repositories) OpenOrCreate(ctx context.Context, ref *v1alpha1.TaskRepository) (*image.Repository, error) {
+	if ref.RepositoryID != "" {
+		return r.open(ctx, ref, image.Open)
+	}
+	return r.open(ctx, ref, image.OpenOrCreate)
+}
+
+type opener func(context.Context, image.Location, string, image.Options) (*image.Repository, error)
+
+func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, open opener) (*image.Repository, error) {
 	secret := &corev1.Secret{}
 	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: ref.SecretName}, secret); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -36,10 +58,6 @@ func (r *Repositories) Open(ctx context.Context, ref *v1alpha1.TaskRepository) (
 	password := string(secret.Data[v1alpha1.SecretKeyPassword])
 	if password == "" {
 		return nil, stall(v1alpha1.ReasonSecretIncomplete, fmt.Errorf("the Secret of repository %s has no key %q", ref.Name, v1alpha1.SecretKeyPassword))
-	}
-	open := image.Open
-	if r.Keeper {
-		open = image.OpenOrCreate
 	}
 	repository, err := open(ctx, r.location(ref.Location, secret), password, r.Options)
 	if err != nil {
@@ -70,6 +88,11 @@ func (r *Repositories) with(ctx context.Context, ref *v1alpha1.TaskRepository, u
 	if err != nil {
 		return err
 	}
+	return closing(ctx, repository, use)
+}
+
+// closing gives a repository back after one call.
+func closing(ctx context.Context, repository *image.Repository, use func(*image.Repository) error) (err error) {
 	defer func() { err = errors.Join(err, repository.Close(context.WithoutCancel(ctx))) }()
 	return use(repository)
 }

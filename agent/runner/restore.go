@@ -42,7 +42,6 @@ type restoreRun struct {
 	name       string            // plan
 	disks      []restoredDisk    // plan
 	written    atomic.Int64      // write
-	vm         hyperv.VM         // register
 }
 
 // undoTimeout bounds taking a failed restore back.
@@ -63,14 +62,21 @@ func (r *restore) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Rep
 		entry = Entry{Tag: tag, Restore: &RestoreEntry{ID: task.Spec.Restore.RestoreID}}
 	}
 	run := &restoreRun{restore: r, spec: task.Spec.Restore, report: report, entry: entry}
-	err = r.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
-		run.repository = repository
-		return run.all(ctx)
-	})
-	if err == nil || stopping(ctx) || errors.Is(err, ErrClaimLost) || run.entry.Restore.Done {
+	if entry.Restore.Result == nil {
+		err = r.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
+			run.repository = repository
+			return run.all(ctx)
+		})
+	}
+	switch {
+	case run.entry.Restore.Result != nil: // whatever was wrong after that takes nothing from it
+		return run.finish(ctx)
+	case stopping(ctx), errors.Is(err, ErrClaimLost):
 		return err
 	}
-	undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	lasting, done := committed(ctx)
+	defer done()
+	undoing, cancel := context.WithTimeout(lasting, undoTimeout)
 	defer cancel()
 	report.TryStep(undoing, "Undo")
 	return errors.Join(err, r.undo(undoing, run.entry))
@@ -86,7 +92,6 @@ func (r *restoreRun) all(ctx context.Context) error {
 		{"Space", r.space},
 		{"Write", r.write},
 		{"Register", r.register},
-		{"Finish", r.finish},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -266,7 +271,7 @@ func (r *restoreRun) write(ctx context.Context) error {
 // undo takes back what a restore made, as far as it came. What is gone already is no error.
 func (r *restore) undo(ctx context.Context, entry Entry) error {
 	made := entry.Restore
-	if made.Done {
+	if made.Result != nil {
 		return r.journal.Delete(entry.Tag)
 	}
 	var err error

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
@@ -21,8 +20,10 @@ func (r *restoreRun) register(ctx context.Context) error {
 	vm, err := r.host.DefineVM(ctx, r.definition, hyperv.RestoreTarget{
 		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID,
 	})
-	r.vm = vm
-	return err
+	if err != nil {
+		return err
+	}
+	return r.succeeded(vm)
 }
 
 // replace turns the original off and gives it the restored disks. Its old ones stay aside until the restore has succeeded.
@@ -41,8 +42,22 @@ func (r *restoreRun) replace(ctx context.Context) error {
 		return err
 	}
 	vm, err := r.host.VM(ctx, r.entry.Restore.Replacement.VMID)
-	r.vm = vm
-	return err
+	if err != nil {
+		return err
+	}
+	return r.succeeded(vm)
+}
+
+// succeeded journals the result: from now on nothing is taken back, and nothing is done again.
+func (r *restoreRun) succeeded(vm hyperv.VM) error {
+	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
+		ID: strings.ToLower(vm.ID), Name: vm.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+	}
+	if err := r.journal.Put(r.entry); err != nil {
+		r.entry.Restore.Result = nil
+		return err
+	}
+	return nil
 }
 
 func (r *restoreRun) targetDisks() []hyperv.TargetDisk {
@@ -53,24 +68,23 @@ func (r *restoreRun) targetDisks() []hyperv.TargetDisk {
 	return disks
 }
 
-// finish says that the restore succeeded, from when on nothing is taken back, and only then lets the replaced disks go.
+// finish reports the result, and only then lets the replaced disks go. It may be called again after a crash, with nothing but the journal.
 func (r *restoreRun) finish(ctx context.Context) error {
 	ctx, end := committed(ctx)
 	defer end()
-	r.entry.Restore.Done = true
-	if err := r.journal.Put(r.entry); err != nil {
-		r.entry.Restore.Done = false
-		return err
-	}
+	r.report.TryStep(ctx, "Finish")
 	if replaced := r.entry.Restore.Replacement; replaced != nil {
 		if err := r.host.FinishReplacement(ctx, *replaced); err != nil {
 			r.report.Warn("ReplacedDisksRemain", "The restore succeeded; the replaced disks could not be deleted: %v.", err)
 		}
 	}
-	restored := v1alpha1.RestoredVirtualMachine{
-		ID: strings.ToLower(r.vm.ID), Name: r.vm.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+	if err := r.report.Restored(ctx, *r.entry.Restore.Result); err != nil {
+		return err
 	}
-	return errors.Join(r.report.Restored(ctx, restored), r.journal.Delete(r.entry.Tag))
+	if err := r.journal.Delete(r.entry.Tag); err != nil {
+		r.report.Warn("JournalRemains", "%v; the agent clears it later.", err)
+	}
+	return nil
 }
 
 // defaultFolder is where the original's folder lay: two levels above its first disk.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,7 +42,8 @@ func (s *Sweeper) Start(ctx context.Context) error {
 	}
 }
 
-// sweep compares the host and the journal with the tasks that live. What is found before the tasks are listed cannot be of a task that is newer.
+// sweep compares the host and the journal with the tasks that live. What is found before the tasks are listed cannot be of a task that is newer, and a task
+// that is deleted may still be worked on.
 func (s *Sweeper) sweep(ctx context.Context) error {
 	leftovers, err := s.found(ctx)
 	if err != nil || len(leftovers) == 0 {
@@ -53,7 +55,15 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 	}
 	release := &release{host: s.Host, journal: s.Journal, clock: s.Clock}
 	for tag, entry := range leftovers {
-		if live[tag] {
+		if live[tag] || s.Tasks.Running(types.UID(tag)) {
+			continue
+		}
+		// A task that ended since has written its last word into the journal by now.
+		if now, found, err := s.Journal.Get(tag); err != nil {
+			return err
+		} else if found {
+			entry = now
+		} else if entry.journaled {
 			continue
 		}
 		log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
@@ -84,6 +94,7 @@ func (s *Sweeper) found(ctx context.Context) (map[string]Entry, error) {
 		return nil, err
 	}
 	for _, entry := range entries {
+		entry.journaled = true
 		leftovers[entry.Tag] = entry
 	}
 	return leftovers, nil

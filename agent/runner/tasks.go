@@ -2,8 +2,10 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -32,16 +34,22 @@ type Tasks struct {
 	Clock    clock.Clock
 
 	mu      sync.Mutex
-	running map[types.UID]context.CancelCauseFunc
+	running map[types.UID]work
 	// judged are the tasks that got their verdict in this session: the cache may show them without it for a while.
 	judged map[types.NamespacedName]types.UID
 	done   sync.WaitGroup
 	life   context.Context // ends when the agent stops
 }
 
+// work is what is done on one task.
+type work struct {
+	name types.NamespacedName
+	stop context.CancelCauseFunc
+}
+
 // SetupWithManager registers the watch. Work ends when ctx does.
 func (t *Tasks) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	t.running = map[types.UID]context.CancelCauseFunc{}
+	t.running = map[types.UID]work{}
 	t.judged = map[types.NamespacedName]types.UID{}
 	t.life = ctx
 	return ctrl.NewControllerManagedBy(mgr).For(&v1alpha1.AgentTask{}).Named("agenttask").
@@ -66,20 +74,33 @@ func (t *Tasks) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	err := t.Client.Get(ctx, request.NamespacedName, task)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err != nil {
-		delete(t.judged, request.NamespacedName)
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	if apierrors.IsNotFound(err) {
+		t.vanished(request.NamespacedName)
+		return ctrl.Result{}, nil
 	}
-	stop, running := t.running[task.UID]
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	present, running := t.running[task.UID]
 	switch {
 	case finished(task), t.judged[request.NamespacedName] == task.UID:
 	case running && (task.Spec.Cancel || !task.DeletionTimestamp.IsZero()):
-		stop(errCanceled)
+		present.stop(errCanceled)
 	case running:
 	default:
 		t.start(task) //nolint:contextcheck // the work outlives this call: it ends with the agent
 	}
 	return ctrl.Result{}, nil
+}
+
+// vanished stops the work on a task that was deleted.
+func (t *Tasks) vanished(name types.NamespacedName) {
+	delete(t.judged, name)
+	for _, w := range t.running {
+		if w.name == name {
+			w.stop(errCanceled)
+		}
+	}
 }
 
 func finished(task *v1alpha1.AgentTask) bool {
@@ -89,46 +110,53 @@ func finished(task *v1alpha1.AgentTask) bool {
 
 // start runs a task in the background. A task that is canceled already runs too: an earlier session may have left something on the host.
 func (t *Tasks) start(task *v1alpha1.AgentTask) {
-	life := t.life
-	work, stop := context.WithCancelCause(life)
-	work, free := context.WithDeadlineCause(work, task.Spec.Deadline.Time, errDeadline)
+	life, name := t.life, client.ObjectKeyFromObject(task)
+	ctx, stop := context.WithCancelCause(life)
+	ctx, free := context.WithDeadlineCause(withLife(ctx, life), task.Spec.Deadline.Time, errDeadline)
 	if task.Spec.Cancel {
 		stop(errCanceled)
 	}
-	t.running[task.UID] = stop
+	t.running[task.UID] = work{name, stop}
 	t.done.Go(func() {
 		defer free()
-		t.run(life, work, task)
+		judged := t.run(life, ctx, task)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.running, task.UID)
-		t.judged[client.ObjectKeyFromObject(task)] = task.UID
+		if judged {
+			t.judged[name] = task.UID
+		}
 	})
 }
 
-// run does one task from claim to verdict. work ends with the task, life with the agent: then there is no verdict, and the agent's next session takes the
-// task up again.
-func (t *Tasks) run(life, work context.Context, task *v1alpha1.AgentTask) {
+// run does one task from claim to verdict, and says whether the verdict is recorded. ctx ends with the task, life with the agent. An agent that stops gives
+// no verdict, for its next session takes the task up again; nor does one that lost its claim, for another agent has the task now.
+func (t *Tasks) run(life, ctx context.Context, task *v1alpha1.AgentTask) bool {
 	log := ctrl.LoggerFrom(life).WithValues("task", task.Name, "kind", task.Spec.Kind)
 	report := newReport(t.Client, t.Clock, task)
 	if err := report.Claim(life, t.Session); err != nil {
 		log.Error(err, "Claim failed")
-		return
+		return errors.Is(err, errTaskGone)
 	}
 	log.Info("Task started")
-	err := causeOf(work, t.handle(work, task, report))
-	if life.Err() != nil {
+	err := causeOf(ctx, t.handle(ctx, task, report))
+	switch {
+	case life.Err() != nil:
 		log.Info("Task interrupted", "cause", context.Cause(life).Error())
-		return
-	}
-	if err != nil {
+		return false
+	case errors.Is(err, ErrClaimLost):
+		log.Error(err, "Task left to another agent")
+		return false
+	case err != nil:
 		log.Error(err, "Task failed")
-	} else {
+	default:
 		log.Info("Task succeeded")
 	}
 	if err := report.Finish(life, err); err != nil {
 		log.Error(err, "Verdict not recorded")
+		return errors.Is(err, errTaskGone)
 	}
+	return true
 }
 
 func (t *Tasks) handle(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {

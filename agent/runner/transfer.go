@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
@@ -32,11 +33,15 @@ func (r *backupRun) transfer(ctx context.Context) error {
 		return err
 	}
 	r.writer = writer
-	counters := make([]image.Progress, len(r.plan))
+	counters := make([]diskProgress, len(r.plan))
+	for i := range r.plan {
+		counters[i].estimate.Store(r.plan[i].estimate)
+	}
 	stop := r.report.Progress(ctx, func() (total, done, stored int64) {
-		for i := range r.plan {
-			total += r.plan[i].estimate
-			done += min(counters[i].Read.Load(), r.plan[i].estimate)
+		for i := range counters {
+			estimate := counters[i].estimate.Load()
+			total += estimate
+			done += min(counters[i].Read.Load(), estimate)
 			stored += counters[i].Stored.Load()
 		}
 		return total, done, stored
@@ -48,6 +53,12 @@ func (r *backupRun) transfer(ctx context.Context) error {
 		}
 	}
 	return r.addConfiguration(ctx)
+}
+
+// diskProgress counts the work on one disk, while others look.
+type diskProgress struct {
+	image.Progress
+	estimate atomic.Int64 // of the bytes to read
 }
 
 func (r *backupRun) imageSpec() image.ImageSpec {
@@ -69,29 +80,29 @@ func (r *backupRun) imageSpec() image.ImageSpec {
 }
 
 // addDisk stores one disk. An increment that turns out not to be sound becomes a full read of that disk alone (AC-12, AC-14).
-func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *image.Progress) error {
+func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *diskProgress) error {
 	defer plan.content.Close() //nolint:errcheck // read only
 	spec := image.DiskSpec{
 		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: plan.disk.Path,
 		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.Members()[0].PhysicalSectorSize()),
 		Reason: plan.reason.String(), Increment: plan.increment, Repair: plan.reason == reasonDamaged,
 	}
-	_, err := r.writer.AddDisk(ctx, spec, plan.content, progress)
+	_, err := r.writer.AddDisk(ctx, spec, plan.content, &progress.Progress)
 	lost, isLost := errors.AsType[*hyperv.TrackingLostError](err)
 	switch {
 	case isLost:
-		plan.reason = readReason{string(lost.Reason), lost.Detail}
+		plan.demote(readReason{string(lost.Reason), lost.Detail})
 	case errors.Is(err, image.ErrBaseUnusable):
-		plan.reason = readReason{"BaseUnusable", err.Error()}
+		plan.demote(readReason{"BaseUnusable", err.Error()})
 	default:
 		return err
 	}
 	r.report.Warn("IncrementDemoted", "Disk %s is read in full: %s.", plan.disk.Key, plan.reason)
-	plan.increment, plan.estimate = nil, plan.allocated
 	spec.Increment, spec.Reason = nil, plan.reason.String()
 	spec.Repair = errors.Is(err, image.ErrBaseUnusable)
+	progress.estimate.Store(plan.estimate)
 	progress.Read.Store(0)
-	_, err = r.writer.AddDisk(ctx, spec, plan.content, progress)
+	_, err = r.writer.AddDisk(ctx, spec, plan.content, &progress.Progress)
 	return err
 }
 

@@ -101,6 +101,11 @@ type TaskRepository struct {
 	// location of the bytes.
 	// +required
 	Location RepositoryLocation `json:"location,omitzero"`
+	// repositoryID that is expected there. Nothing is done in another one: an empty folder where a share should be mounted is no repository. Only a probe
+	// without it makes a repository.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	RepositoryID string `json:"repositoryID,omitempty"`
 	// secretName names the credential in the task's own namespace.
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -45,7 +45,8 @@ func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string
 			Owner:    v1alpha1.TaskOwner{Kind: ownerKind, Name: repository.Name, UID: string(repository.UID)},
 			Deadline: report.Time(r.Clock.Now().Add(probeDeadline)),
 			Repository: &v1alpha1.TaskRepository{
-				Name: repository.Name, Location: repository.Spec.Location, SecretName: delegation.CredentialName(repository.Name),
+				Name: repository.Name, Location: repository.Spec.Location, RepositoryID: repository.Status.RepositoryID,
+				SecretName: delegation.CredentialName(repository.Name),
 			},
 		},
 	}

@@ -41,9 +41,10 @@ func NewHostTask(run Run, next Next, machineID string) *v1alpha1.AgentTask {
 func SetRepository(task *v1alpha1.AgentTask, repository *v1alpha1.BackupRepository) {
 	task.Labels[v1alpha1.LabelRepository] = repository.Name
 	task.Spec.Repository = &v1alpha1.TaskRepository{
-		Name:       repository.Name,
-		Location:   repository.Spec.Location,
-		SecretName: CredentialName(repository.Name),
+		Name:         repository.Name,
+		Location:     repository.Spec.Location,
+		RepositoryID: repository.Status.RepositoryID,
+		SecretName:   CredentialName(repository.Name),
 	}
 }
 
