@@ -97,14 +97,17 @@ func (d *demo) awaitGone(name string) error {
 
 // awaitRun shows the progress of a run until all its jobs have ended and left their hosts clean.
 func (d *demo) awaitRun(token string) ([]v1alpha1.BackupJob, error) {
-	watching, stop := context.WithCancel(d.ctx)
-	shown := make(chan error, 1)
-	go func() {
-		shown <- d.console.watch(watching, "get", "backupjobs", "-n", namespace, "-l", v1alpha1.LabelRunID, "-o",
-			"custom-columns=VM:.spec.virtualMachineRef.name,RUN:.spec.origin.name,PHASE:.status.phase,PROGRESS:.status.progress.summary")
-	}()
 	var jobs []v1alpha1.BackupJob
-	err := d.await("all backups have ended", func() (ended bool, err error) {
+	err := d.await("the policy has made its jobs", func() (some bool, err error) {
+		jobs, err = d.jobs(token)
+		return len(jobs) > 0, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	stop := d.show("get", "backupjobs", "-n", namespace, "-l", v1alpha1.LabelRunID+"="+jobs[0].Labels[v1alpha1.LabelRunID], "-o",
+		"custom-columns=VM:.spec.virtualMachineRef.name,PHASE:.status.phase,PROGRESS:.status.progress.summary")
+	err = d.await("all backups have ended", func() (ended bool, err error) {
 		jobs, err = d.jobs(token)
 		ended = len(jobs) == len(d.machines)
 		for _, job := range jobs {
@@ -112,8 +115,7 @@ func (d *demo) awaitRun(token string) ([]v1alpha1.BackupJob, error) {
 		}
 		return ended, err
 	})
-	stop()
-	if err := <-shown; err != nil {
+	if err := stop(); err != nil {
 		return nil, err
 	}
 	for _, job := range jobs {
@@ -124,6 +126,22 @@ func (d *demo) awaitRun(token string) ([]v1alpha1.BackupJob, error) {
 	return jobs, err
 }
 
+// show has kubectl watch something until stop is called, which lets the last change be seen.
+func (d *demo) show(args ...string) (stop func() error) {
+	watching, end := context.WithCancel(d.ctx)
+	shown := make(chan error, 1)
+	go func() { shown <- d.console.watch(watching, args...) }()
+	return func() error {
+		select {
+		case <-d.ctx.Done():
+		case <-time.After(2 * lookInterval):
+		}
+		end()
+		return <-shown
+	}
+}
+
+// jobs lists the jobs of a run.
 func (d *demo) jobs(token string) ([]v1alpha1.BackupJob, error) {
 	list := &v1alpha1.BackupJobList{}
 	err := d.site.Client.List(d.ctx, list, client.InNamespace(namespace))
@@ -162,19 +180,14 @@ func (d *demo) imageOf(name, token string) (string, error) {
 }
 
 func (d *demo) awaitRestore(name string) (*v1alpha1.RestoredVirtualMachine, error) {
-	watching, stop := context.WithCancel(d.ctx)
-	shown := make(chan error, 1)
-	go func() {
-		shown <- d.console.watch(watching, "get", "restorejob", name, "-n", namespace, "-o",
-			"custom-columns=RESTORE:.metadata.name,PHASE:.status.phase,PROGRESS:.status.progress.summary,MADE:.status.restored.name")
-	}()
+	stop := d.show("get", "restorejob", name, "-n", namespace, "-o",
+		"custom-columns=RESTORE:.metadata.name,PHASE:.status.phase,PROGRESS:.status.progress.summary,MADE:.status.restored.name")
 	restore := &v1alpha1.RestoreJob{}
 	err := d.await(name+" has ended", func() (bool, error) {
 		err := d.site.Client.Get(d.ctx, client.ObjectKey{Namespace: namespace, Name: name}, restore)
 		return decided(restore.Status.Conditions), err
 	})
-	stop()
-	if err := <-shown; err != nil {
+	if err := stop(); err != nil {
 		return nil, err
 	}
 	if err == nil && (!succeeded(restore.Status.Conditions) || restore.Status.Restored == nil) {

@@ -99,8 +99,9 @@ func (c *console) watch(ctx context.Context, args ...string) error {
 	last := map[string]string{}
 	for scanner := bufio.NewScanner(lines); scanner.Scan(); {
 		line := scanner.Text()
-		if name, _, _ := strings.Cut(line, " "); last[name] != line {
-			last[name] = line
+		name, rest, _ := strings.Cut(line, " ")
+		if said := strings.Join(strings.Fields(rest), " "); last[name] != said {
+			last[name] = said
 			fmt.Fprintln(c.out, "   "+line)
 		}
 	}

@@ -41,14 +41,14 @@ const mib = 1 << 20
 func machines() []*machine {
 	return []*machine{
 		{host: "hv01", name: "web01", disks: []*disk{
-			{name: "system", kind: filesystem.Ext4, size: 1024 * mib, random: 120 * mib, readable: 60 * mib},
+			{name: "system", kind: filesystem.Ext4, size: 1024 * mib, random: 240 * mib, readable: 120 * mib},
 		}},
 		{host: "hv01", name: "db01", passThrough: true, disks: []*disk{
-			{name: "system", kind: filesystem.Ext4, size: 512 * mib, random: 30 * mib, readable: 30 * mib},
-			{name: "data", kind: filesystem.Ext4, size: 2048 * mib, random: 90 * mib, readable: 60 * mib},
+			{name: "system", kind: filesystem.Ext4, size: 512 * mib, random: 60 * mib, readable: 60 * mib},
+			{name: "data", kind: filesystem.Ext4, size: 2048 * mib, random: 180 * mib, readable: 120 * mib},
 		}},
 		{host: "hv02", name: "files01", disks: []*disk{
-			{name: "share", kind: filesystem.NTFS, size: 1024 * mib, random: 100 * mib, readable: 60 * mib},
+			{name: "share", kind: filesystem.NTFS, size: 1024 * mib, random: 240 * mib, readable: 120 * mib},
 		}},
 	}
 }
@@ -140,7 +140,7 @@ func (m *machine) turnOff() {
 func (d *disk) save(ctx context.Context, name string, size int64) (int64, error) {
 	changed, file := d.shadow+".next", filepath.Join(filepath.Dir(d.shadow), name)
 	defer os.Remove(changed) //nolint:errcheck // it goes with .demo at the latest
-	defer os.Remove(file) //nolint:errcheck // it goes with .demo at the latest
+	defer os.Remove(file)    //nolint:errcheck // it goes with .demo at the latest
 	if err := writeFile(file, rand.Reader, size); err != nil {
 		return 0, err
 	}
@@ -163,4 +163,6 @@ func (d *disk) frozen(moment string) string {
 }
 
 // freeze keeps what the guest has written so far: the backup that is taken now must give back exactly this.
-func (d *disk) freeze(ctx context.Context, moment string) error { return d.guest.Freeze(ctx, d.frozen(moment)) }
+func (d *disk) freeze(ctx context.Context, moment string) error {
+	return d.guest.Freeze(ctx, d.frozen(moment))
+}

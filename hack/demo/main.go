@@ -104,7 +104,7 @@ func (d *demo) prepare() error {
 
 // stay keeps the system up for whoever wants to look around.
 func (d *demo) stay() error {
-	if os.Getenv("DEMO_EXIT") == "1" || d.ctx.Err() != nil {
+	if os.Getenv("DEMO_EXIT") == "1" {
 		return nil
 	}
 	kubectl := d.site.ControlPlane.Kubectl().Path

@@ -2,9 +2,7 @@ package crash
 
 import (
 	"testing"
-	"time"
 
-	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -52,31 +50,22 @@ func TestKeeperIsKilledAtEveryEffect(t *testing.T) {
 		return &v1alpha1.BackupImage{ObjectMeta: metav1.ObjectMeta{Namespace: l.Name, Name: job.Status.ImageRef.Name}}
 	}
 	remove := func(image *v1alpha1.BackupImage, e *effects) {
-		l.Change(image, func() { image.Spec.DeletionPolicy = v1alpha1.DeletionDelete })
+		l.MarkForDeletion(image)
 		l.tell(e)
 		if err := l.Site.Client.Delete(t.Context(), image); err != nil {
 			t.Fatal(err)
 		}
 	}
-	counted := counting()
-	image := spare()
-	remove(image, counted)
-	l.AwaitGone(image)
-	l.tell(nil)
-	points := share(counted.seen())
-	NewWithT(t).Expect(points).NotTo(BeEmpty())
-	started, hits := time.Now(), 0
-	for _, at := range points {
+	l.strikeAll(t, points(func(e *effects) {
+		image := spare()
+		remove(image, e)
+		l.AwaitGone(image)
+		l.tell(nil)
+	}), func(at point) bool {
 		image, e := spare(), l.killingAt(at)
 		remove(image, e)
-		gone := func() bool { _, there := l.Images()[image.Name]; return !there }
-		if l.awaitKill(e, at, gone) {
-			hits++
-		} else {
-			t.Errorf("the point was never reached: %s", at)
-		}
+		hit := l.awaitKill(e, at, func() bool { _, there := l.Images()[image.Name]; return !there })
 		l.AwaitGone(image)
-	}
-	l.expectNothingStuck()
-	report(t, l, points, hits, started)
+		return hit
+	})
 }

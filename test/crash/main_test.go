@@ -7,6 +7,7 @@ package crash
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -110,10 +111,12 @@ func (w *world) close() error {
 func (w *world) serve(name string, r *relay, configure func(*httptest.Server)) *httptest.Server {
 	server := httptest.NewUnstartedServer(r)
 	server.Config.ErrorLog = quiet()
-	if configure != nil {
-		configure(server)
+	configure(server)
+	if server.TLS != nil {
+		server.StartTLS()
+	} else {
+		server.Start()
 	}
-	server.Start()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.relays[name], w.servers = r, append(w.servers, server)
@@ -128,15 +131,19 @@ func (w *world) relay(name string) *relay {
 
 // relayToAPIServer implements site.Options.APIServer.
 func (w *world) relayToAPIServer(process, address string) string {
-	ca, err := os.ReadFile(filepath.Join(w.dir, "controlplane", "apiserver.crt"))
+	certificate, key := filepath.Join(w.dir, "controlplane", "apiserver.crt"), filepath.Join(w.dir, "controlplane", "apiserver.key")
+	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
 		panic(err) // the control plane has just written it
 	}
-	parts := map[string][]string{"keeper": {"agenttasks/delete", "agenttasks/verify"}}[process]
-	if parts == nil {
-		parts = []string{"/namespaces/"}
+	ca, err := os.ReadFile(certificate)
+	if err != nil {
+		panic(err)
 	}
-	return w.serve("api of "+process, newRelay(address, toAPIServer(ca), apiEffect(parts...)), nil).URL
+	// With the API server's own certificate, for a client sends its token to nobody else.
+	return w.serve("api of "+process, newRelay(address, toAPIServer(ca), apiEffect("/namespaces/")), func(server *httptest.Server) {
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}).URL
 }
 
 // relayToHost implements site.Options.HostSocket.
@@ -155,5 +162,5 @@ func (w *world) relayToStore(name string, store http.Handler) string {
 	w.mu.Lock()
 	w.servers = append(w.servers, behind)
 	w.mu.Unlock()
-	return w.serve("store of "+name, newRelay(behind.URL, http.DefaultTransport, storeEffect), nil).URL
+	return w.serve("store of "+name, newRelay(behind.URL, http.DefaultTransport, storeEffect), func(*httptest.Server) {}).URL
 }

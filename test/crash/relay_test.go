@@ -37,6 +37,7 @@ func newRelay(target string, transport http.RoundTripper, effect func(*http.Requ
 	return &relay{effect: effect, proxy: &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1,
+		ErrorLog:      quiet(),
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(address); r.Out.Host = r.In.Host },
 		ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}}

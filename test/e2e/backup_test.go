@@ -165,7 +165,7 @@ func TestEveryImageOfAChainRestoresAlone(t *testing.T) {
 			continue
 		}
 		image := &v1alpha1.BackupImage{ObjectMeta: metav1.ObjectMeta{Namespace: x.Name, Name: name}}
-		x.Change(image, func() { image.Spec.DeletionPolicy = v1alpha1.DeletionDelete })
+		x.MarkForDeletion(image)
 		x.Delete(image)
 	}
 	x.ExpectRestores(images[kept], "alone", frozen[kept])

@@ -100,7 +100,7 @@ func TestMachinesThatCannotBeReadAreExplained(t *testing.T) {
 		job := x.JobNamed(name, "of-"+name, func(spec *v1alpha1.BackupJobSpec) { spec.Attempts = 1 })
 		x.AwaitJob(job)
 		failed := x.AwaitCondition(job, v1alpha1.ConditionSucceeded, metav1.ConditionFalse)
-		explained(x, job, failed, "storage")
+		explained(x, job, failed, "critical")
 	}
 	for file, want := range map[string]string{"torn": "disk0.vhdx", "absent": "nothing.vhdx", "broken": "vm.yaml"} {
 		g.Expect(x.Host.Emulator.Tail(100)).To(And(ContainSubstring(file), ContainSubstring(want)), "the host says what is wrong with the folder")

@@ -150,6 +150,13 @@ func (x *Tenant) Images() map[string]v1alpha1.BackupImage {
 	return images
 }
 
+// MarkForDeletion sets an image's deletion policy to Delete, and waits until the manager holds the object, so that deleting it deletes the data too.
+func (x *Tenant) MarkForDeletion(image *v1alpha1.BackupImage) {
+	x.Helper()
+	x.Change(image, func() { image.Spec.DeletionPolicy = v1alpha1.DeletionDelete })
+	x.Await("image "+image.Name+" is held", func() bool { x.Get(image); return len(image.Finalizers) > 0 })
+}
+
 // AwaitCondition waits until an object has a condition of a kind and status, and returns it.
 func (x *Tenant) AwaitCondition(object client.Object, kind string, status metav1.ConditionStatus) metav1.Condition {
 	x.Helper()
