@@ -35,7 +35,7 @@ func TestABaseThatCannotBeUsedDemotesOnlyItsDisk(t *testing.T) { // AC-12, AC-14
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer w.Close(ctx) //nolint:errcheck // not published
+			defer w.Close(ctx)
 			if _, err := w.AddDisk(ctx, test.disk, test.src, nil); !errors.Is(err, image.ErrBaseUnusable) {
 				t.Fatalf("got %v", err)
 			}

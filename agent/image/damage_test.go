@@ -152,7 +152,7 @@ func opensAndRestoresRight(t *testing.T, where image.Location, want map[string][
 	if err != nil {
 		return err
 	}
-	defer r.Close(ctx) //nolint:errcheck // it was only read
+	defer r.Close(ctx)
 	return restoresRight(t, r, want)
 }
 

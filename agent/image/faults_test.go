@@ -84,7 +84,7 @@ func TestAGateThatRefusesKeepsAnImageInvisible(t *testing.T) { // I6
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close(ctx) //nolint:errcheck // nothing to lose
+	defer w.Close(ctx)
 	if _, err := w.AddDisk(ctx, disk("d0"), allocated(random(1, mib)), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestATaskThatRunsTwiceHasOneImage(t *testing.T) { // I5
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close(ctx) //nolint:errcheck // nothing to lose
+	defer w.Close(ctx)
 	if _, err := w.AddDisk(ctx, disk("d0"), allocated(random(2, mib)), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestRunsOfATaskThatRaceHaveOneImage(t *testing.T) { // I5: both pass the ga
 				passed.Done()
 				return
 			}
-			defer w.Close(ctx) //nolint:errcheck // nothing to lose
+			defer w.Close(ctx)
 			if _, err := w.AddDisk(ctx, disk("d0"), allocated(random(uint64(i), mib)), nil); err != nil {
 				t.Error(err)
 			}

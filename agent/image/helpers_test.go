@@ -70,7 +70,7 @@ func (m *memory) ReadAt(p []byte, offset int64) (int, error) {
 
 func random(seed uint64, n int) []byte {
 	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}).Read(b) //nolint:errcheck // never fails
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}).Read(b)
 	return b
 }
 
@@ -112,7 +112,7 @@ func tryBackup(r *image.Repository, id string, d image.DiskSpec, src image.Sourc
 	if err != nil {
 		return m, err
 	}
-	defer w.Close(ctx) //nolint:errcheck // nothing is lost
+	defer w.Close(ctx)
 	if _, err := w.AddDisk(ctx, d, src, nil); err != nil {
 		return m, err
 	}

@@ -51,7 +51,7 @@ func TestConfigurationFilesComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close(ctx) //nolint:errcheck // published before
+	defer w.Close(ctx)
 	if err := w.AddFile(ctx, "vm.vmcx", strings.NewReader("configuration")); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestConfigurationFilesComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close() //nolint:errcheck // read only
+	defer in.Close()
 	if got, err := io.ReadAll(in); err != nil || string(got) != "configuration" {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -39,7 +39,7 @@ func bucket(t testing.TB) image.S3Location {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.Header.Get("Authorization"), accessKey) {
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprint(w, deniedReply) //nolint:errcheck // the client will notice
+			fmt.Fprint(w, deniedReply)
 			return
 		}
 		fake.ServeHTTP(w, r)
@@ -104,7 +104,7 @@ func TestWhatIsWrongWithALocationIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := image.Open(context.Background(), test.where, password, image.Options{WorkDir: t.TempDir()})
 			if err == nil {
-				r.Close(context.Background()) //nolint:errcheck // the test fails anyway
+				r.Close(context.Background())
 			}
 			if !errors.Is(err, test.want) {
 				t.Fatalf("got %v, want %v", err, test.want)
@@ -126,7 +126,7 @@ func closedPort(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // closed on purpose
+	defer l.Close()
 	return "http://" + l.Addr().String()
 }
 

@@ -33,7 +33,7 @@ func (c call) diskSettingData() (wmi.Result, error) {
 	if code != codeDone {
 		return refuse(code)
 	}
-	defer m.close()
+	defer func() { _ = m.close() }() // read only
 	info := m.vhdx.Info()
 	return wmi.Result{Out: map[string]any{"SettingData": embed("Msvm_VirtualHardDiskSettingData", map[string]any{
 		"Path": m.path, "ParentPath": parentPath(c.host.Mapping(), m.path, m.vhdx), "Type": diskTypes[info.Kind], "Format": int64(formatVHDX),
@@ -47,7 +47,7 @@ func (c call) diskState() (wmi.Result, error) {
 	if code != codeDone {
 		return refuse(code)
 	}
-	defer m.close()
+	defer func() { _ = m.close() }() // read only
 	info := m.vhdx.Info()
 	return wmi.Result{Out: map[string]any{"State": embed("Msvm_VirtualHardDiskState", map[string]any{
 		"FileSize": info.FileSize, "PhysicalSectorSize": info.PhysicalSectorSize,

@@ -124,7 +124,7 @@ func folderFor(name string) string {
 var errNotVMSettings = errors.New("the property cannot be set")
 
 // applySettings sets properties of Msvm_VirtualSystemSettingData. Those that vm.yaml has no field for go to more.
-func applySettings(c *vmConfig, more, properties map[string]any, define bool) error {
+func applySettings(c *vmConfig, more, properties map[string]any, define bool) error { //nolint:gocyclo // a case for each property
 	for name, value := range properties {
 		switch x := value.(type) {
 		case string:

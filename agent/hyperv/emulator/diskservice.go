@@ -60,7 +60,7 @@ func (s diskService) Info(ctx context.Context, path string) (virtdisk.Info, erro
 	if err != nil {
 		return virtdisk.Info{}, err
 	}
-	defer m.close()
+	defer func() { _ = m.close() }() // read only
 	v := m.vhdx.Info()
 	info := virtdisk.Info{
 		VirtualSize: v.VirtualSize, FileSize: v.FileSize, SectorSize: v.LogicalSectorSize, DiskID: strings.ToUpper(v.VirtualDiskID.String()),

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -311,11 +312,6 @@ func (w *world) merged(vm string) {
 	})
 }
 
-// local is where a Windows path below D:\VMs lies.
-func (w *world) local(path string) string {
-	return filepath.Join(w.dir, filepath.FromSlash(strings.ReplaceAll(strings.TrimPrefix(path, vmVolume+`\`), `\`, "/")))
-}
-
 func (w *world) socket(vm, disk string) string {
 	return "nbd+unix:///?socket=" + filepath.Join(w.dir, vm, disk+".nbd")
 }
@@ -327,7 +323,7 @@ func (w *world) guestWrites(vm, disk, shadow string, pattern byte, offset, lengt
 	f, err := os.OpenFile(shadow, os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteAt(bytes.Repeat([]byte{pattern}, int(length)), offset)
-		err = f.Close()
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -63,7 +63,9 @@ func loadHostConfig(dir string) (hostConfig, error) {
 		c.Volumes = map[string]volumeConfig{}
 	}
 	for _, always := range []string{"C", "D"} { // Windows lies on C:, the VMs on D:
-		c.Volumes[always] = c.Volumes[always]
+		if _, known := c.Volumes[always]; !known {
+			c.Volumes[always] = volumeConfig{}
+		}
 	}
 	if len(c.Switches) == 0 {
 		c.Switches = []string{"LAN"}

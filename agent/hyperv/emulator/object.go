@@ -72,15 +72,6 @@ func (v *vm) allSettings() []*settings {
 	return out
 }
 
-// instance is what a client sees of an object.
-func (h *Host) instance(namespace string, o object) (wmi.Instance, error) {
-	class, ok := h.schema.Class(namespace, o.class)
-	if !ok {
-		return wmi.Instance{}, fmt.Errorf("%w: %s", wmi.ErrInvalidClass, o.class)
-	}
-	return class.Instance(h.config.Name, o.properties)
-}
-
 // path is the object path of an object in the virtualization namespace. It needs only the properties of its key.
 func (h *Host) path(class string, key map[string]any) string {
 	c, ok := h.schema.Class(wmi.NamespaceVirtualization, class)

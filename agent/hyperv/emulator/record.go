@@ -106,15 +106,6 @@ func (r *vmRecord) disk(path string) *diskRecord {
 	return nil
 }
 
-func (r *vmRecord) snapshot(id string) *snapshotRecord {
-	for _, s := range r.Snapshots {
-		if s.ID == id {
-			return s
-		}
-	}
-	return nil
-}
-
 func (s *snapshotRecord) disk(path string) *snapshotDisk {
 	for i := range s.Disks {
 		if s.Disks[i].Path == path {

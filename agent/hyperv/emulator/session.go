@@ -43,7 +43,7 @@ func (s *session) Query(ctx context.Context, text string) ([]wmi.Instance, error
 	}
 	q, err := wql.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %s", wmi.ErrInvalidQuery, text, err)
+		return nil, fmt.Errorf("%w: %s: %w", wmi.ErrInvalidQuery, text, err)
 	}
 	classes := s.host.schema.Derived(s.namespace, q.Class)
 	if len(classes) == 0 {
@@ -68,7 +68,7 @@ func (s *session) Query(ctx context.Context, text string) ([]wmi.Instance, error
 				return instance.Properties[exact]
 			})
 			if err != nil {
-				return nil, fmt.Errorf("%w: %s: %s", wmi.ErrInvalidQuery, text, err)
+				return nil, fmt.Errorf("%w: %s: %w", wmi.ErrInvalidQuery, text, err)
 			}
 			if match {
 				out = append(out, project(instance, q.Columns))

@@ -118,7 +118,7 @@ func (v *vm) readConfig() (vmConfig, error) {
 	if err != nil {
 		return vmConfig{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	info, err := f.Stat()
 	if err != nil {
 		return vmConfig{}, err

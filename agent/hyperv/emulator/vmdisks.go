@@ -99,7 +99,7 @@ func (v *vm) inspectDisk(ctx context.Context, path string) (*diskRecord, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer func() { _ = c.close() }() // read only
 	info := c[0].vhdx.Info()
 	if known == nil {
 		record.DiskID, record.Size = info.VirtualDiskID, info.VirtualSize

@@ -169,7 +169,7 @@ func (l *Local) ReadDir(ctx context.Context, path string) ([]fs.FileInfo, error)
 	if err != nil {
 		return nil, wrap("list", path, err)
 	}
-	defer folder.Close()
+	defer func() { _ = folder.Close() }() // read only
 	infos, err := folder.Readdir(-1)
 	if err != nil {
 		return nil, wrap("list", path, err)

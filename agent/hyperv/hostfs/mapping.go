@@ -53,7 +53,7 @@ func split(path string) ([]string, error) {
 	}
 	for _, name := range segments[1:] {
 		if err := checkName(name); err != nil {
-			return nil, fmt.Errorf("%w: %q: %s", ErrPath, path, err)
+			return nil, fmt.Errorf("%w: %q: %w", ErrPath, path, err)
 		}
 	}
 	return segments, nil

@@ -14,7 +14,7 @@ func diskSpace(folder string) (free, total int64, err error) {
 	if err := unix.Statfs(folder, &s); err != nil {
 		return 0, 0, err
 	}
-	size := int64(s.Bsize)
+	size := int64(s.Bsize) //nolint:unconvert // not 64 bits wide on every system
 	return int64(s.Bavail) * size, int64(s.Blocks) * size, nil
 }
 

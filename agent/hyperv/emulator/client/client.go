@@ -72,7 +72,7 @@ func call[In, Out any](ctx context.Context, c *Client, path string, in In, disco
 	if err != nil {
 		return answer.Value, away(ctx, err, disconnected)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // read only
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // as far as it can be read
 		return answer.Value, fmt.Errorf("the emulated host refused %s: %s: %s", path, response.Status, bytes.TrimSpace(text))

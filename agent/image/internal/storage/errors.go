@@ -64,32 +64,32 @@ func translate(operation string, err error) error {
 			return err
 		}
 	}
-	kind, detail := classify(err)
+	detail, kind := classify(err)
 	return newError(operation, kind, detail)
 }
 
-func classify(err error) (kind error, detail string) {
+func classify(err error) (detail string, kind error) {
 	if response := (minio.ErrorResponse{}); errors.As(err, &response) {
 		return classifyS3(response)
 	}
 	if errors.Is(err, blob.ErrInvalidCredentials) {
-		return ErrAccessDenied, "the credentials have expired"
+		return "the credentials have expired", ErrAccessDenied
 	}
 	if outer := (*url.Error)(nil); errors.As(err, &outer) {
-		return ErrUnreachable, outer.Err.Error() // without the URL
+		return outer.Err.Error(), ErrUnreachable // without the URL
 	}
 	var errno syscall.Errno
 	switch {
 	case !errors.As(err, &errno):
-		return ErrUnreachable, innermost(err).Error()
+		return innermost(err).Error(), ErrUnreachable
 	case isFull(errno):
-		return ErrFull, errno.Error()
+		return errno.Error(), ErrFull
 	case errors.Is(errno, fs.ErrPermission), errno == syscall.EROFS:
-		return ErrAccessDenied, errno.Error()
+		return errno.Error(), ErrAccessDenied
 	case errno == syscall.ENOTDIR, errors.Is(errno, fs.ErrNotExist):
-		return ErrNotUsable, errno.Error()
+		return errno.Error(), ErrNotUsable
 	}
-	return ErrUnreachable, errno.Error()
+	return errno.Error(), ErrUnreachable
 }
 
 // Numbers of Windows errors ([MS-ERREF] 2.2), which the portable syscall package does not name.
@@ -108,26 +108,26 @@ func isFull(errno syscall.Errno) bool {
 // codeWord is what an S3 error code looks like. Anything else in its place came from somewhere else and is not repeated.
 var codeWord = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9.]{1,60}$`)
 
-func classifyS3(response minio.ErrorResponse) (kind error, detail string) {
+func classifyS3(response minio.ErrorResponse) (detail string, kind error) {
 	detail = http.StatusText(response.StatusCode)
 	if codeWord.MatchString(response.Code) {
 		detail = response.Code
 	}
 	switch response.Code {
 	case "NoSuchBucket":
-		return ErrNotUsable, detail
+		return detail, ErrNotUsable
 	case "XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded":
-		return ErrFull, detail
+		return detail, ErrFull
 	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
-		return ErrAccessDenied, detail
+		return detail, ErrAccessDenied
 	}
 	switch response.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return ErrAccessDenied, detail
+		return detail, ErrAccessDenied
 	case http.StatusInsufficientStorage:
-		return ErrFull, detail
+		return detail, ErrFull
 	}
-	return ErrUnreachable, detail
+	return detail, ErrUnreachable
 }
 
 func innermost(err error) error {

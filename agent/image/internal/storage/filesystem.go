@@ -256,7 +256,7 @@ func (f *files) ReadDir(_ context.Context, dir string) ([]os.FileInfo, error) {
 
 func randomSuffix() string {
 	var b [8]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 

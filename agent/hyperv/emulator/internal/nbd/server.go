@@ -51,7 +51,7 @@ func (s *Server) accept() {
 			return // closed
 		}
 		if !s.add(conn) {
-			conn.Close()
+			_ = conn.Close() // nobody is left to tell
 			return
 		}
 		go func() {
@@ -78,7 +78,7 @@ func (s *Server) add(conn net.Conn) bool {
 func (s *Server) remove(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	conn.Close()
+	_ = conn.Close() // nobody is left to tell
 	delete(s.conns, conn)
 }
 
@@ -93,7 +93,7 @@ func (s *Server) Close() error {
 	s.closed = true
 	err := s.listener.Close()
 	for conn := range s.conns {
-		conn.Close()
+		_ = conn.Close() // nobody is left to tell
 	}
 	s.mu.Unlock()
 	s.wg.Wait()

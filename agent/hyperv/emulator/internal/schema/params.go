@@ -15,7 +15,7 @@ func (s *Schema) CheckParams(c *Class, m Method, in wmi.Params) error {
 			return fmt.Errorf("%w: %s.%s takes no %s", wmi.ErrInvalidParameter, c.Name, m.Name, name)
 		}
 		if err := s.checkParam(c.Namespace, m.Parameters[i], value); err != nil {
-			return fmt.Errorf("%w: %s.%s: %s: %s", wmi.ErrInvalidParameter, c.Name, m.Name, name, err)
+			return fmt.Errorf("%w: %s.%s: %s: %w", wmi.ErrInvalidParameter, c.Name, m.Name, name, err)
 		}
 	}
 	return nil

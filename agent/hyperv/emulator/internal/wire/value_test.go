@@ -32,7 +32,7 @@ func TestValuesKeepTheirTypes(t *testing.T) {
 			t.Errorf("%s is %T %v, not %T %v", name, got, got, want, want)
 		}
 	}
-	if o := out["object"].(wmi.Object); !reflect.DeepEqual(map[string]any(o.Properties), in["object"].(wmi.Object).Properties) {
+	if o := out["object"].(wmi.Object); !reflect.DeepEqual(o.Properties, in["object"].(wmi.Object).Properties) {
 		t.Errorf("the object is %v", o)
 	}
 }

@@ -35,7 +35,7 @@ func (t token) value() (any, error) {
 	return nil, fmt.Errorf("%q is no value", t.text)
 }
 
-func scan(text string) ([]token, error) {
+func scan(text string) ([]token, error) { //nolint:gocyclo // a case for each kind of token
 	var out []token
 	for i := 0; i < len(text); {
 		c := text[i]
