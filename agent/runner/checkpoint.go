@@ -24,6 +24,9 @@ func (r *backupRun) prepare(ctx context.Context) error {
 		return stall(string(obstacle.Reason), errors.New(obstacle.Message))
 	}
 	for _, concern := range r.vm.Concerns {
+		if concern.Reason == hyperv.CriticalState {
+			return stall(string(concern.Reason), errors.New(concern.Message))
+		}
 		r.report.Warn(string(concern.Reason), "%s", concern.Message)
 	}
 	r.report.Note("The virtual machine is %s, with %d disks.", r.vm.State, len(r.vm.Disks))
