@@ -41,14 +41,14 @@ const mib = 1 << 20
 func machines() []*machine {
 	return []*machine{
 		{host: "hv01", name: "web01", disks: []*disk{
-			{name: "system", kind: filesystem.Ext4, size: 1024 * mib, random: 240 * mib, readable: 120 * mib},
+			{name: "system", kind: filesystem.Ext4, size: 3072 * mib, random: 800 * mib, readable: 400 * mib},
 		}},
 		{host: "hv01", name: "db01", passThrough: true, disks: []*disk{
-			{name: "system", kind: filesystem.Ext4, size: 512 * mib, random: 60 * mib, readable: 60 * mib},
-			{name: "data", kind: filesystem.Ext4, size: 2048 * mib, random: 180 * mib, readable: 120 * mib},
+			{name: "system", kind: filesystem.Ext4, size: 512 * mib, random: 30 * mib, readable: 30 * mib},
+			{name: "data", kind: filesystem.Ext4, size: 2048 * mib, random: 90 * mib, readable: 60 * mib},
 		}},
 		{host: "hv02", name: "files01", disks: []*disk{
-			{name: "share", kind: filesystem.NTFS, size: 1024 * mib, random: 240 * mib, readable: 120 * mib},
+			{name: "share", kind: filesystem.NTFS, size: 1024 * mib, random: 120 * mib, readable: 60 * mib},
 		}},
 	}
 }

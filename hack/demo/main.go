@@ -139,8 +139,9 @@ func (d *demo) start() error {
 	}
 	d.site, err = site.Start(d.ctx, site.Options{
 		Dir: d.dir, Binaries: binaries,
-		Report:   func(what string) { d.console.detail("starting %s", what) },
-		HostArgs: []string{"--inventory-interval", "2s", "--lease-duration", "8s", "--sweep-interval", "10s"},
+		Report: func(what string) { d.console.detail("starting %s", what) },
+		// One worker on each host, for a person likes to see a backup go on before it is over.
+		HostArgs: []string{"--inventory-interval", "2s", "--lease-duration", "8s", "--sweep-interval", "10s", "--parallelism", "1"},
 	})
 	if err != nil {
 		return err

@@ -241,6 +241,7 @@ func (d *demo) restoreAs(file, restoreName, source string, m *machine, name, mom
 		d.console.detail("comparing %s with what the guest had", copied)
 		d.checkRestored(m, one, moment, copied)
 	}
+	d.console.say("")
 	return nil
 }
 
