@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -217,26 +219,28 @@ func (r *restoreRun) space(ctx context.Context) error {
 	if r.entry.Restore.Written {
 		return nil
 	}
-	var data, needed int64
+	needed, where := map[string]int64{}, map[string]string{} // by volume, such as D:
 	for i := range r.disks {
-		d, f, err := r.disks[i].needs()
+		_, file, err := r.disks[i].needs()
 		if err != nil {
 			return err
 		}
-		data, needed = data+d, needed+f
+		name := volume(r.disks[i].path)
+		needed[name] += file
+		where[name] = r.disks[i].path
 	}
-	if len(r.disks) == 0 {
-		return nil
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		free, err := r.host.FreeSpace(ctx, where[name])
+		if err != nil {
+			return err
+		}
+		need := needed[name]
+		if free < need {
+			return stall("NotEnoughSpace", fmt.Errorf("the restore needs %s on volume %s, which has %s free: free space there, or name a target.folder on another volume",
+				humanize.IBytes(uint64(need)), name, humanize.IBytes(uint64(free))))
+		}
+		r.report.Note("Up to %s of files on volume %s, which has %s free.", humanize.IBytes(uint64(need)), name, humanize.IBytes(uint64(free)))
 	}
-	free, err := r.host.FreeSpace(ctx, r.disks[0].path)
-	if err != nil {
-		return err
-	}
-	if free < needed {
-		return stall("NotEnoughSpace", fmt.Errorf("%s needs %s, and its volume has %s free: free space there, or name another target.folder",
-			r.disks[0].path, humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(free))))
-	}
-	r.report.Note("%s of data, up to %s of files, %s free.", humanize.IBytes(uint64(data)), humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(free)))
 	return nil
 }
 

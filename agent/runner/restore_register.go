@@ -110,6 +110,9 @@ func parentFolder(path string) string {
 	return ""
 }
 
+// volume is the drive that a path is on, such as D:, in upper case.
+func volume(path string) string { return strings.ToUpper(path[:min(len(path), len(`D:`))]) }
+
 // diskFiles names the files of a new virtual machine after the original's. Members of a checkpoint's chain, and names that two disks share, give way to
 // the disk's place.
 func diskFiles(folder string, disks []image.DiskRecord) []string {
