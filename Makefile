@@ -99,11 +99,13 @@ vet: require-go ## Compile everything, tests too, for Linux and for Windows.
 verify: require-go ## Check that formatted and generated files are up to date.
 	hack/verify.sh $(GENERATED)
 
+# Under the race detector the images' tests take ten minutes, most of them in kopia: make soak does that.
 .PHONY: unit
 unit: require-go ## Test the packages; those that need a control plane get one.
 	assets="$(CONTROLPLANE)"
 	KUBEBUILDER_ASSETS="$$assets" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
-		$$(go list ./... | grep -v '^github.com/hyperkeep/hyperkeep/test/')
+		$$(go list ./... | grep -vE '^github.com/hyperkeep/hyperkeep/(test/|agent/image$$)')
+	go test -shuffle=on -timeout $(UNIT_TIMEOUT) ./agent/image
 
 # The tests see the real kubectl and helm first in PATH. One package at a time: each of them runs
 # whole control planes and hosts, and times out if two share two cores.
@@ -115,6 +117,13 @@ e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, cras
 
 .PHONY: test
 test: deps verify vet build-windows lint api-lint unit e2e ## Everything that CI runs.
+
+.PHONY: soak
+soak: require-go bin/helm ## Test what takes hours: every crash point, images under the race detector, many random histories.
+	assets="$(CONTROLPLANE)"
+	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_SOAK=1
+	$(TEST) -count=1 -timeout 4h -p 1 ./test/crash
+	$(TEST) -count=1 -timeout 4h -rapid.checks=1000 ./agent/image ./agent/vhdx
 
 ##@ Tools
 
