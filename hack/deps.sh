@@ -15,7 +15,7 @@ needed=(
   "fusermount fuse3"                   # through which libvhdi shows their content
   "nbdinfo libnbd-bin"                 # a second implementation of NBD
   "qemu-system-x86_64 qemu-system-x86" # a real guest that writes while it is backed up
-  "busybox busybox"                    # that guest's programs
+  "busybox busybox-static"             # that guest's programs
   "debugfs e2fsprogs"                  # file systems in the tests' images
   "mkntfs ntfs-3g"
 )

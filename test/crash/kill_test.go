@@ -190,7 +190,8 @@ func (l *lane) expectCleanHost(at point, job *v1alpha1.BackupJob) {
 			return false
 		}
 		left, err = filepath.Glob(l.machine.Path("*.avhdx"))
-		return err == nil && len(left)+len(state.Snapshots)+len(state.Merges)+len(state.Garbage) == 0 && len(state.ReferencePoints) == points
+		clean := err == nil && len(left)+len(state.Snapshots)+len(state.Merges)+len(state.Garbage) == 0
+		return clean && len(state.ReferencePoints) >= 1 && len(state.ReferencePoints) <= points
 	})
 }
 

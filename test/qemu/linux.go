@@ -2,11 +2,13 @@ package qemu
 
 import (
 	"context"
+	"debug/elf"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -40,7 +42,7 @@ func MakeLinux(ctx context.Context, dir, cache string) (*Linux, error) {
 	}
 	linux := &Linux{kernel: kernels[0], initrd: filepath.Join(dir, "initrd")}
 	tree := filepath.Join(dir, "initrd.d")
-	if err := fillTree(ctx, tree, unpacked); err != nil {
+	if err := fillTree(tree, unpacked); err != nil {
 		return nil, fmt.Errorf("make an initrd: %w", err)
 	}
 	_, err = tool.Run(ctx, "sh", "-c", fmt.Sprintf("cd '%s' && find . | busybox cpio -o -H newc >'%s'", tree, linux.initrd))
@@ -80,17 +82,17 @@ func unpackKernel(ctx context.Context, cache string) (string, error) {
 }
 
 // fillTree lays out the initrd's files.
-func fillTree(ctx context.Context, tree, unpacked string) error {
+func fillTree(tree, unpacked string) error {
 	for _, folder := range []string{"bin", "dev", "mnt", "modules", "proc"} {
 		if err := os.MkdirAll(filepath.Join(tree, folder), 0o755); err != nil {
 			return err
 		}
 	}
-	busybox, err := tool.Run(ctx, "sh", "-c", "command -v busybox")
+	busybox, err := staticBusybox()
 	if err != nil {
 		return err
 	}
-	if err := copyFile(strings.TrimSpace(busybox), filepath.Join(tree, "bin", "busybox"), 0o755); err != nil {
+	if err := copyFile(busybox, filepath.Join(tree, "bin", "busybox"), 0o755); err != nil {
 		return err
 	}
 	wanted := map[string]bool{}
@@ -115,6 +117,25 @@ func fillTree(ctx context.Context, tree, unpacked string) error {
 		os.WriteFile(filepath.Join(tree, "modules", "order"), order, 0o644),
 		os.WriteFile(filepath.Join(tree, "init"), initScript, 0o755),
 	)
+}
+
+// staticBusybox finds a busybox that needs no libraries: the initrd has none.
+func staticBusybox() (string, error) {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return "", err
+	}
+	program, err := elf.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("look into %s: %w", path, err)
+	}
+	defer program.Close()
+	for _, part := range program.Progs {
+		if part.Type == elf.PT_INTERP {
+			return "", fmt.Errorf("%s needs libraries; install the package busybox-static", path)
+		}
+	}
+	return path, nil
 }
 
 func copyFile(from, to string, mode fs.FileMode) error {

@@ -16,7 +16,7 @@ var packages = map[string]string{
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
 	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "debugfs": "e2fsprogs",
 	"mkntfs": "ntfs-3g", "ntfscp": "ntfs-3g", "ntfscat": "ntfs-3g", "ntfsfix": "ntfs-3g",
-	"vhdiinfo": "libvhdi-utils", "nbdcopy": "libnbd-bin",
+	"vhdiinfo": "libvhdi-utils", "busybox": "busybox-static",
 }
 
 // MissingError means that programs are not installed.
