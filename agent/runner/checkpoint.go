@@ -129,10 +129,12 @@ func (r *backupRun) attempt(ctx context.Context, level hyperv.Level) (hyperv.Che
 	if err := r.journal.Put(r.entry); err != nil {
 		return hyperv.Checkpoint{}, err
 	}
-	return r.host.Checkpoint(ctx, hyperv.CheckpointRequest{
-		VMID: r.vm.ID, Tag: r.entry.Tag, Level: level, Intent: intent,
-		Timeout: time.Duration(r.spec.Consistency.QuiesceTimeoutSeconds) * time.Second,
-	})
+	request := hyperv.CheckpointRequest{VMID: r.vm.ID, Tag: r.entry.Tag, Level: level, Intent: intent}
+	if level == hyperv.Application && r.vm.State == hyperv.Running {
+		// Only a guest is given up on; the host itself has until the task's deadline.
+		request.Timeout = time.Duration(r.spec.Consistency.QuiesceTimeoutSeconds) * time.Second
+	}
+	return r.host.Checkpoint(ctx, request)
 }
 
 // exclude notes the disks that no checkpoint covers, or refuses where the policy wants all or nothing.

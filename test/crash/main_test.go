@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -42,7 +43,15 @@ var shared struct {
 	err   error
 }
 
+// lanes is how many tests run at once: more than there are cores, because they mostly wait for processes to come back.
+const lanes = "4"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", lanes); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	if shared.world != nil {
 		if err := shared.world.close(); err != nil {

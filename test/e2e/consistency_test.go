@@ -53,7 +53,7 @@ func TestConsistencyIsWhatTheGuestCanGive(t *testing.T) {
 	jobs := map[string]*v1alpha1.BackupJob{}
 	for name, test := range tests {
 		jobs[name] = x.Job(machines[name], machines[name].Name, func(spec *v1alpha1.BackupJobSpec) {
-			spec.Consistency = v1alpha1.ConsistencySettings{Level: test.level, QuiesceAttempts: 2, QuiesceTimeoutSeconds: 1}
+			spec.Consistency = v1alpha1.ConsistencySettings{Level: test.level, QuiesceAttempts: 2, QuiesceTimeoutSeconds: 5}
 			spec.Attempts = 1
 		})
 	}
