@@ -232,7 +232,8 @@ func (l *lane) strikeEverywhere(t *testing.T) {
 // tries is how often a point is looked for: how many times a status is written depends on how much the writer finds to say at once.
 const tries = 4
 
-// strikeAll has strike kill the victim at each point, and say whether it came to it.
+// strikeAll has strike kill the victim at each point, and say whether it came to it. The first of each kind of effect must be reached; a second or third
+// write of a status may be none, where the writer found everything to say at once.
 func (l *lane) strikeAll(t *testing.T, points []point, strike func(point) bool) {
 	NewWithT(t).Expect(points).NotTo(BeEmpty())
 	started, hits := time.Now(), 0
@@ -241,11 +242,14 @@ func (l *lane) strikeAll(t *testing.T, points []point, strike func(point) bool) 
 		for try := 0; try < tries && !hit; try++ {
 			hit = strike(at)
 		}
-		if !hit {
+		switch {
+		case hit:
+			hits++
+		case at.number > 1:
+			t.Logf("there was no effect like this in %d runs: %s", tries, at)
+		default:
 			t.Errorf("the point was never reached: %s", at)
-			continue
 		}
-		hits++
 	}
 	l.expectNothingStuck()
 	report(t, l, points, hits, started)
