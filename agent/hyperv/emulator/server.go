@@ -66,6 +66,9 @@ func (h *Host) handler() http.Handler {
 		r, err := h.Session(q.Namespace).Invoke(ctx, q.Path, q.Method, wmi.Params(q.Params))
 		return wire.Result{ReturnValue: r.ReturnValue, Out: r.Out}, err
 	})
+	handle(mux, wire.PathDescribe, func(ctx context.Context, q wire.WMI) (wmi.Class, error) {
+		return (&session{host: h, namespace: q.Namespace}).Describe(ctx, q.Class)
+	})
 	handle(mux, wire.PathInfo, func(ctx context.Context, q wire.Disk) (virtdisk.Info, error) { return h.Disks().Info(ctx, q.Path) })
 	handle(mux, wire.PathTrack, func(ctx context.Context, q wire.Disk) (struct{}, error) {
 		return struct{}{}, h.Disks().EnableChangeTracking(ctx, q.Path)

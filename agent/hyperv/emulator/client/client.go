@@ -93,6 +93,8 @@ func away(ctx context.Context, err, disconnected error) error {
 	return fmt.Errorf("%w: %w", disconnected, err)
 }
 
+var _ wmi.Describer = session{}
+
 type session struct {
 	client    *Client
 	namespace string
@@ -130,6 +132,11 @@ func (s session) Invoke(ctx context.Context, path, method string, in wmi.Params)
 	q := wire.WMI{Namespace: s.namespace, Path: path, Method: method, Params: wire.Values(in)}
 	r, err := call[wire.WMI, wire.Result](ctx, s.client, wire.PathInvoke, q, wmi.ErrDisconnected)
 	return wmi.Result{ReturnValue: r.ReturnValue, Out: r.Out}, err
+}
+
+// Describe implements wmi.Describer.
+func (s session) Describe(ctx context.Context, class string) (wmi.Class, error) {
+	return call[wire.WMI, wmi.Class](ctx, s.client, wire.PathDescribe, wire.WMI{Namespace: s.namespace, Class: class}, wmi.ErrDisconnected)
 }
 
 // Close does nothing: sessions share the connection of their client.

@@ -17,6 +17,7 @@ const (
 	PathGet         = "/wmi/get"
 	PathAssociators = "/wmi/associators"
 	PathInvoke      = "/wmi/invoke"
+	PathDescribe    = "/wmi/describe"
 	PathInfo        = "/virtdisk/info"
 	PathTrack       = "/virtdisk/track"
 	PathChanges     = "/virtdisk/changes"
@@ -32,6 +33,7 @@ type WMI struct {
 	Namespace   string `json:"namespace"`
 	Query       string `json:"query,omitempty"`
 	Path        string `json:"path,omitempty"`
+	Class       string `json:"class,omitempty"`
 	AssocClass  string `json:"assocClass,omitempty"`
 	ResultClass string `json:"resultClass,omitempty"`
 	Method      string `json:"method,omitempty"`
