@@ -43,6 +43,7 @@ func TestController(t *testing.T) {
 			"a checkpoint that was left":                   w.release,
 			"a host that never comes back":                 w.abandon,
 			"an agent that is lost, and comes back":        w.lost,
+			"a host that died, and its VM elsewhere":       w.failedOver,
 			"a failure after publishing":                   w.failedAfterPublishing,
 			"excluded disks":                               w.excluded,
 			"a namespace that is being deleted":            w.terminating,
@@ -293,6 +294,22 @@ func (w world) lost(t *testing.T) {
 	w.Agent(t, task, stage.Published, stage.Released, stage.Succeeded)
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("True ImagePublished"))
 	g.Expect(w.Tasks(t, job.UID, v1alpha1.TaskBackup)).To(HaveLen(1))
+}
+
+// failedOver is a cluster's virtual machine whose host died in the middle of a backup.
+func (w world) failedOver(t *testing.T) {
+	machine := w.place(t, "burnt")
+	first := w.job(t, machine, "b1")
+	w.Agent(t, w.Task(t, first.UID, v1alpha1.TaskBackup), stage.Claimed)
+	w.Host(t, "burnt-not", 1)
+	w.Status(t, machine, func() { machine.Status.HostName = "burnt-not" })
+	second := w.job(t, machine, "b2")
+	w.Eventually(t, w.condition(t, second, v1alpha1.ConditionReconciling)).Should(Equal("True VirtualMachineBusy"), "the agent of the old host lives")
+	host := &v1alpha1.HyperVHost{ObjectMeta: metav1.ObjectMeta{Name: "burnt"}}
+	w.Refresh(t, host)
+	w.Condition(t, host, &host.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonAgentLost)
+	task := w.Task(t, second.UID, v1alpha1.TaskBackup)
+	NewWithT(t).Expect(task.Namespace).To(Equal("hyperkeep-host-burnt-not"))
 }
 
 func (w world) failedAfterPublishing(t *testing.T) {

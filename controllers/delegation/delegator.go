@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -183,11 +184,30 @@ func (d *Delegator) rivals(ctx context.Context, task *v1alpha1.AgentTask) ([]v1a
 		}
 	}
 	for _, other := range everywhere.Items {
-		if other.Namespace != task.Namespace {
+		if other.Namespace == task.Namespace {
+			continue
+		}
+		left, err := d.leftBehind(ctx, &other)
+		if err != nil {
+			return nil, err
+		}
+		if !left {
 			rivals = append(rivals, other)
 		}
 	}
 	return rivals, nil
+}
+
+// leftBehind says whether a task belongs to an agent that is lost, while its virtual machine is at another host by now: a host died, and the cluster
+// brought its virtual machines up elsewhere. They are not left unprotected until that host is back. If the old agent lives on, cut off, it
+// still has the frozen files that it reads, and what it publishes is an image of its own.
+func (d *Delegator) leftBehind(ctx context.Context, task *v1alpha1.AgentTask) (bool, error) {
+	host, err := d.Host(ctx, task.Labels[v1alpha1.LabelHost])
+	if err != nil || host == nil {
+		return false, err
+	}
+	ready := meta.FindStatusCondition(host.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.Reason == v1alpha1.ReasonAgentLost, nil
 }
 
 // Create makes a task, or finds that it was made before for the same owner.
