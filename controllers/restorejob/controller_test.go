@@ -36,6 +36,7 @@ func TestController(t *testing.T) {
 		for name, test := range map[string]func(*testing.T){
 			"a restore's life":                   w.life,
 			"a restore waits for its image":      w.waits,
+			"a damaged image":                    w.damaged,
 			"a failure that a person must mend":  w.failure,
 			"a virtual machine without an image": w.noImage,
 			"in place of the original":           w.replace,
@@ -121,6 +122,18 @@ func (w world) waits(t *testing.T) {
 	w.Condition(t, image, &image.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonExpiring)
 	job := w.restore(t, "waits", from(image))
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Queued"), "C 11")
+	w.Condition(t, image, &image.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonPublished)
+	w.Task(t, job.UID, v1alpha1.TaskRestore)
+}
+
+func (w world) damaged(t *testing.T) {
+	g := NewWithT(t)
+	machine := w.place(t, "damaged")
+	image := w.Image(t, machine, "i", 1)
+	w.Condition(t, image, &image.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonDamaged)
+	job := w.restore(t, "damaged", from(image))
+	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Damaged"))
+	g.Expect(w.KStatus(t, job)).To(Equal("Failed"), "stalled at once, not at its deadline")
 	w.Condition(t, image, &image.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonPublished)
 	w.Task(t, job.UID, v1alpha1.TaskRestore)
 }

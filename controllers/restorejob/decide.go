@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
@@ -94,12 +95,8 @@ func obstacle(job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, seen observ
 	if image == nil {
 		return noImage(job)
 	}
-	if ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady); ready == nil || ready.Status != "True" {
-		message := "it was not looked at yet"
-		if ready != nil {
-			message = ready.Message
-		}
-		return delegation.Waits(v1alpha1.ReasonImageNotReady, "image %s is not ready: %s", image.Name, message)
+	if o := notReady(image); o != nil {
+		return o
 	}
 	if job.Spec.Overwrite != v1alpha1.OverwriteReplace {
 		if seen.site.Host == nil && wantedHost(job) == "" {
@@ -111,6 +108,22 @@ func obstacle(job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, seen observ
 		return delegation.Stalls(v1alpha1.ReasonVirtualMachineGone, "no host has virtual machine %s, so that there is nothing to replace: make another restore with overwrite Never", image.Spec.VirtualMachine.ObjectName)
 	}
 	return seen.site.Obstacle(image.Spec.VirtualMachine.ID)
+}
+
+// notReady is the obstacle of an image that cannot be restored now. What is damaged does not mend by waiting: a repaired repository must be verified, or
+// another image chosen.
+func notReady(image *v1alpha1.BackupImage) *delegation.Obstacle {
+	ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady)
+	switch {
+	case ready == nil:
+		return delegation.Waits(v1alpha1.ReasonImageNotReady, "image %s is not ready: it was not looked at yet", image.Name)
+	case ready.Status == metav1.ConditionTrue:
+		return nil
+	case ready.Reason == v1alpha1.ReasonDamaged:
+		return delegation.Stalls(v1alpha1.ReasonDamaged,
+			"image %s is damaged: %s; restore another image, or repair the repository and have the image verified again", image.Name, ready.Message)
+	}
+	return delegation.Waits(v1alpha1.ReasonImageNotReady, "image %s is not ready: %s", image.Name, ready.Message)
 }
 
 func noImage(job *v1alpha1.RestoreJob) *delegation.Obstacle {

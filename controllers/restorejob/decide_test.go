@@ -92,7 +92,8 @@ func newSite() delegation.Site {
 }
 
 func TestObstacle(t *testing.T) {
-	ok, damaged := newImage("i", 1, "True"), newImage("i", 1, "False")
+	ok, expiring, damaged := newImage("i", 1, "True"), newImage("i", 1, "False"), newImage("i", 1, "False")
+	damaged.Status.Conditions[0].Reason = v1alpha1.ReasonDamaged
 	replace := named("i")
 	replace.Spec.Overwrite = v1alpha1.OverwriteReplace
 	elsewhere := named("i")
@@ -111,7 +112,8 @@ func TestObstacle(t *testing.T) {
 		"the named image does not exist":          {job: named("i"), site: newSite(), reason: v1alpha1.ReasonImageNotFound, remedy: delegation.Person},
 		"there is no image":                       {job: newest(0), site: newSite(), reason: v1alpha1.ReasonNoImage, remedy: delegation.Person},
 		"there is no image that old":              {job: newest(9), site: newSite(), reason: v1alpha1.ReasonNoImage, remedy: delegation.Person},
-		"the image is not ready: it waits (C 11)": {job: named("i"), image: &damaged, site: newSite(), reason: v1alpha1.ReasonImageNotReady, remedy: delegation.Patience},
+		"the image is not ready: it waits (C 11)": {job: named("i"), image: &expiring, site: newSite(), reason: v1alpha1.ReasonImageNotReady, remedy: delegation.Patience},
+		"a damaged image does not mend itself":    {job: named("i"), image: &damaged, site: newSite(), reason: v1alpha1.ReasonDamaged, remedy: delegation.Person},
 		"the image's host is gone: say where to":  {job: named("i"), image: &ok, site: hostless, reason: v1alpha1.ReasonHostNotFound, remedy: delegation.Person},
 		"the named host is not there yet":         {job: elsewhere, image: &ok, site: hostless, reason: v1alpha1.ReasonHostNotFound, remedy: delegation.Patience},
 		"replace what is there":                   {job: replace, image: &ok, original: newOriginal("True"), site: newSite()},
