@@ -33,7 +33,7 @@ func (h *Host) Listen(ctx context.Context) (net.Listener, error) {
 
 // Serve answers the clients of a listener, which it takes over, until ctx ends.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: h.handler(ctx), ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 		defer cancel()
@@ -48,7 +48,8 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-func (h *Host) handler() http.Handler {
+// handler answers calls; watches end with ctx.
+func (h *Host) handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, wire.PathQuery, func(ctx context.Context, q wire.WMI) ([]wire.Instance, error) {
 		out, err := h.Session(q.Namespace).Query(ctx, q.Query)
@@ -56,7 +57,7 @@ func (h *Host) handler() http.Handler {
 	})
 	handle(mux, wire.PathGet, func(ctx context.Context, q wire.WMI) (wire.Instance, error) {
 		i, err := h.Session(q.Namespace).Get(ctx, q.Path)
-		return wire.Instance{Path: i.Path, Class: i.Class, Properties: i.Properties}, err
+		return wire.FromInstance(i), err
 	})
 	handle(mux, wire.PathAssociators, func(ctx context.Context, q wire.WMI) ([]wire.Instance, error) {
 		out, err := h.Session(q.Namespace).Associators(ctx, q.Path, q.AssocClass, q.ResultClass)
@@ -69,6 +70,7 @@ func (h *Host) handler() http.Handler {
 	handle(mux, wire.PathDescribe, func(ctx context.Context, q wire.WMI) (wmi.Class, error) {
 		return (&session{host: h, namespace: q.Namespace}).Describe(ctx, q.Class)
 	})
+	mux.HandleFunc("POST "+wire.PathWatch, func(w http.ResponseWriter, r *http.Request) { h.handleWatch(ctx, w, r) })
 	handle(mux, wire.PathInfo, func(ctx context.Context, q wire.Disk) (virtdisk.Info, error) { return h.Disks().Info(ctx, q.Path) })
 	handle(mux, wire.PathTrack, func(ctx context.Context, q wire.Disk) (struct{}, error) {
 		return struct{}{}, h.Disks().EnableChangeTracking(ctx, q.Path)
@@ -105,11 +107,8 @@ func (h *Host) handleFaults(mux *http.ServeMux) {
 // handle decodes a call, runs it and encodes its answer. Errors of the call are answers too; only a body that is no call is an HTTP error.
 func handle[In, Out any](mux *http.ServeMux, path string, run func(context.Context, In) (Out, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-		var in In
-		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&in); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+		in, ok := decode[In](w, r)
+		if !ok {
 			return
 		}
 		value, err := run(r.Context(), in)
@@ -117,4 +116,43 @@ func handle[In, Out any](mux *http.ServeMux, path string, run func(context.Conte
 		// An answer that cannot be written has no reader; the client sees a broken connection.
 		_ = json.NewEncoder(w).Encode(wire.Answer[Out]{Value: value, Error: wire.NewError(err)})
 	})
+}
+
+// decode reads the body of a call, or refuses it.
+func decode[In any](w http.ResponseWriter, r *http.Request) (in In, ok bool) {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&in); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return in, false
+	}
+	return in, true
+}
+
+// handleWatch streams events until the client leaves or the server stops.
+func (h *Host) handleWatch(serving context.Context, w http.ResponseWriter, r *http.Request) {
+	q, ok := decode[wire.WMI](w, r)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(serving, cancel)()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	answer := func(e wmi.Event, err error) bool {
+		sent := json.NewEncoder(w).Encode(wire.Answer[wire.Event]{Value: wire.FromEvent(e), Error: wire.NewError(err)})
+		return err == nil && sent == nil && http.NewResponseController(w).Flush() == nil
+	}
+	session := &session{host: h, namespace: q.Namespace}
+	events, err := session.Watch(ctx, q.Query)
+	if !answer(wmi.Event{}, err) {
+		return
+	}
+	defer func() { _ = events.Close() }() // it only forgets
+	for {
+		event, err := events.Next(ctx)
+		if ctx.Err() != nil || !answer(event, err) {
+			return
+		}
+	}
 }

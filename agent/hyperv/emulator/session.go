@@ -45,6 +45,9 @@ func (s *session) Query(ctx context.Context, text string) ([]wmi.Instance, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", wmi.ErrInvalidQuery, text, err)
 	}
+	if q.Within != 0 {
+		return nil, fmt.Errorf("%w: %s: only an event query has WITHIN", wmi.ErrInvalidQuery, text)
+	}
 	classes := s.host.schema.Derived(s.namespace, q.Class)
 	if len(classes) == 0 {
 		return nil, fmt.Errorf("%w: %s", wmi.ErrInvalidClass, q.Class)

@@ -18,6 +18,7 @@ const (
 	PathAssociators = "/wmi/associators"
 	PathInvoke      = "/wmi/invoke"
 	PathDescribe    = "/wmi/describe"
+	PathWatch       = "/wmi/watch" // answers a stream: an empty Event once the subscription stands, then the events
 	PathInfo        = "/virtdisk/info"
 	PathTrack       = "/virtdisk/track"
 	PathChanges     = "/virtdisk/changes"
@@ -51,14 +52,34 @@ type Instance struct {
 func FromInstances(in []wmi.Instance) []Instance {
 	out := make([]Instance, 0, len(in))
 	for _, i := range in {
-		out = append(out, Instance{i.Path, i.Class, i.Properties})
+		out = append(out, FromInstance(i))
 	}
 	return out
 }
 
+// FromInstance converts an instance for the wire.
+func FromInstance(i wmi.Instance) Instance { return Instance{i.Path, i.Class, i.Properties} }
+
 // WMI converts an instance back.
 func (i Instance) WMI() wmi.Instance {
 	return wmi.Instance{Path: i.Path, Class: i.Class, Properties: i.Properties}
+}
+
+// Event is a wmi.Event.
+type Event struct {
+	Class    string   `json:"class,omitempty"`
+	Target   Instance `json:"target,omitzero"`
+	Previous Instance `json:"previous,omitzero"`
+}
+
+// FromEvent converts an event for the wire.
+func FromEvent(e wmi.Event) Event {
+	return Event{e.Class, FromInstance(e.Target), FromInstance(e.Previous)}
+}
+
+// WMI converts an event back.
+func (e Event) WMI() wmi.Event {
+	return wmi.Event{Class: e.Class, Target: e.Target.WMI(), Previous: e.Previous.WMI()}
 }
 
 // Result is a wmi.Result.

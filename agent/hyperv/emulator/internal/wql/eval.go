@@ -41,7 +41,14 @@ type (
 		operator string
 		value    any
 	}
+	isa struct{ property, class string }
+
+	// reference is a property in the place of a constant.
+	reference string
 )
+
+// Object is what a lookup returns for an object that is tested by ISA.
+type Object interface{ Is(class string) bool }
 
 func (e and) eval(lookup func(string) any) (truth, error) {
 	left, err := e.left.eval(lookup)
@@ -75,7 +82,13 @@ func (e comparison) eval(lookup func(string) any) (truth, error) {
 	if property == nil {
 		return unknown, nil
 	}
-	order, err := compare(property, e.value)
+	value := e.value
+	if name, ok := value.(reference); ok {
+		if value = lookup(string(name)); value == nil {
+			return unknown, nil
+		}
+	}
+	order, err := compare(property, value)
 	if err != nil {
 		return no, fmt.Errorf("%s: %w", e.property, err)
 	}
@@ -98,6 +111,34 @@ func (e comparison) eval(lookup func(string) any) (truth, error) {
 		return no, fmt.Errorf("%s: LIKE needs a text", e.property)
 	}
 	return of(like(strings.ToLower(text), strings.ToLower(e.value.(string)))), nil
+}
+
+func (e isa) eval(lookup func(string) any) (truth, error) {
+	switch o := lookup(e.property).(type) {
+	case nil:
+		return unknown, nil
+	case Object:
+		return of(o.Is(e.class)), nil
+	}
+	return no, fmt.Errorf("%s is no object", e.property)
+}
+
+// Target returns the class that every instance must have which the query matches, "" when it names none: by that class WMI knows what to watch.
+func (q Query) Target(property string) string { return target(q.where, property) }
+
+func target(e expression, property string) string {
+	switch x := e.(type) {
+	case isa:
+		if strings.EqualFold(x.property, property) {
+			return x.class
+		}
+	case and:
+		if class := target(x.left, property); class != "" {
+			return class
+		}
+		return target(x.right, property)
+	}
+	return ""
 }
 
 // compare orders two values of one type. Texts are compared without regard to case.
@@ -171,5 +212,11 @@ func (e and) properties(names []string) []string { return e.right.properties(e.l
 func (e or) properties(names []string) []string  { return e.right.properties(e.left.properties(names)) }
 func (e not) properties(names []string) []string { return e.e.properties(names) }
 
-func (e isNull) properties(names []string) []string     { return append(names, e.property) }
-func (e comparison) properties(names []string) []string { return append(names, e.property) }
+func (e isNull) properties(names []string) []string { return append(names, e.property) }
+func (e isa) properties(names []string) []string    { return append(names, e.property) }
+func (e comparison) properties(names []string) []string {
+	if name, ok := e.value.(reference); ok {
+		names = append(names, string(name))
+	}
+	return append(names, e.property)
+}

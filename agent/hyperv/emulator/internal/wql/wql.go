@@ -1,9 +1,12 @@
-// Package wql parses and evaluates the part of WQL that clients of Hyper-V use: SELECT over one class with a WHERE of comparisons.
+// Package wql parses and evaluates the part of WQL that clients of Hyper-V use: SELECT over one class with a WHERE of comparisons, and the
+// event queries that are written likewise.
 package wql
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Query is a parsed SELECT.
@@ -11,7 +14,9 @@ type Query struct {
 	// Columns are the selected properties; empty means all.
 	Columns []string
 	Class   string
-	where   expression // nil selects every instance
+	// Within is how often an event query compares the instances; zero in other queries.
+	Within time.Duration
+	where  expression // nil selects every instance
 }
 
 // maxLength bounds how deep a query can nest.
@@ -19,6 +24,9 @@ const maxLength = 64 << 10
 
 // Parse reads `SELECT * | column, ... FROM Class [WHERE condition]`. Conditions compare a property with a constant by =, <>, !=, <, >, <=, >= and LIKE, or test
 // IS [NOT] NULL; they are combined by AND, OR, NOT and parentheses.
+//
+// Event queries have WITHIN seconds before their WHERE, compare properties of the event's objects (TargetInstance.Name), with each other as well,
+// and say of which class an object is (TargetInstance ISA 'Class').
 func Parse(text string) (Query, error) {
 	if len(text) > maxLength {
 		return Query{}, fmt.Errorf("it is longer than %d bytes", maxLength)
@@ -115,10 +123,30 @@ func (p *parser) query() (Query, error) {
 		return q, err
 	}
 	q.Class = class
+	if p.word("WITHIN") {
+		if q.Within, err = p.seconds(); err != nil {
+			return q, err
+		}
+	}
 	if p.word("WHERE") {
 		q.where, err = p.or()
 	}
 	return q, err
+}
+
+// maxWithin is far more than anybody waits for an event, and keeps seconds within a time.Duration.
+const maxWithin = 1e6
+
+func (p *parser) seconds() (time.Duration, error) {
+	if p.done() || p.tokens[0].kind != numberToken {
+		return 0, fmt.Errorf("a number of seconds is missing after WITHIN")
+	}
+	seconds, err := strconv.ParseFloat(p.tokens[0].text, 64)
+	if err != nil || !(seconds > 0 && seconds < maxWithin) {
+		return 0, fmt.Errorf("%q is no number of seconds", p.tokens[0].text)
+	}
+	p.tokens = p.tokens[1:]
+	return time.Duration(seconds * float64(time.Second)), nil
 }
 
 func (p *parser) or() (expression, error) {
@@ -170,22 +198,38 @@ func (p *parser) comparison() (expression, error) {
 		}
 		return isNull{property, negated}, nil
 	}
+	if p.word("ISA") {
+		class, err := p.value("ISA")
+		if name, isText := class.(string); err == nil && isText {
+			return isa{property, name}, nil
+		}
+		return nil, fmt.Errorf("the name of a class is missing after ISA")
+	}
 	for _, op := range operators {
 		if !p.word(op) {
 			continue
 		}
-		if p.done() {
-			return nil, fmt.Errorf("a value is missing after %s", op)
-		}
-		value, err := p.tokens[0].value()
+		value, err := p.value(op)
 		if err != nil {
 			return nil, err
 		}
-		p.tokens = p.tokens[1:]
 		if _, isText := value.(string); op == "LIKE" && !isText {
 			return nil, fmt.Errorf("LIKE needs a text")
 		}
 		return comparison{property, op, value}, nil
 	}
 	return nil, fmt.Errorf("an operator is missing after %s", property)
+}
+
+// value takes what an operator compares with: a constant, or in event queries a property of an object.
+func (p *parser) value(operator string) (any, error) {
+	if p.done() {
+		return nil, fmt.Errorf("a value is missing after %s", operator)
+	}
+	t := p.tokens[0]
+	p.tokens = p.tokens[1:]
+	if t.kind == nameToken && strings.Contains(t.text, ".") {
+		return reference(t.text), nil
+	}
+	return t.value()
 }
