@@ -71,7 +71,7 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	}
 	direct, err := openKopia(ctx, store, dir, password, opts, how)
 	if err != nil {
-		return nil, errors.Join(openError(err), os.RemoveAll(dir))
+		return nil, errors.Join(openError(err), removeWorkDir(dir))
 	}
 	return &session{DirectRepository: direct, store: store, dir: dir}, nil
 }
@@ -121,7 +121,21 @@ func openError(err error) error {
 func (s *session) close(ctx context.Context) error {
 	var err error
 	s.once.Do(func() {
-		err = errors.Join(s.DirectRepository.Close(context.WithoutCancel(ctx)), os.RemoveAll(s.dir))
+		err = errors.Join(s.DirectRepository.Close(context.WithoutCancel(ctx)), removeWorkDir(s.dir))
 	})
 	return err
+}
+
+// removeWorkDir removes what openKopia and kopia wrote: plain files, for nothing is cached on disk.
+func removeWorkDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Remove(dir)
 }

@@ -94,13 +94,14 @@ func classify(err error) (detail string, kind error) {
 
 // Numbers of Windows errors ([MS-ERREF] 2.2), which the portable syscall package does not name.
 const (
-	windowsHandleDiskFull syscall.Errno = 39  // ERROR_HANDLE_DISK_FULL
-	windowsDiskFull       syscall.Errno = 112 // ERROR_DISK_FULL
+	windowsHandleDiskFull syscall.Errno = 39   // ERROR_HANDLE_DISK_FULL
+	windowsDiskFull       syscall.Errno = 112  // ERROR_DISK_FULL
+	windowsQuotaExceeded  syscall.Errno = 1295 // ERROR_DISK_QUOTA_EXCEEDED
 )
 
 func isFull(errno syscall.Errno) bool {
 	if runtime.GOOS == "windows" {
-		return errno == windowsHandleDiskFull || errno == windowsDiskFull
+		return errno == windowsHandleDiskFull || errno == windowsDiskFull || errno == windowsQuotaExceeded
 	}
 	return errno == syscall.ENOSPC || errno == syscall.EDQUOT
 }

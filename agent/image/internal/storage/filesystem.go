@@ -171,7 +171,7 @@ func (f *files) PutBlobInPath(_ context.Context, dir, path string, data blob.Byt
 		os.Remove(temporary) //nolint:errcheck // as above
 		return err
 	}
-	if err := syncDirectory(dir); err != nil {
+	if err := syncName(path); err != nil {
 		return err
 	}
 	return modTime(path, opts)
@@ -260,8 +260,21 @@ func randomSuffix() string {
 	return hex.EncodeToString(b[:])
 }
 
-// syncDirectory makes a rename durable. Windows cannot sync a directory, nor can some network file systems, which answer EINVAL or
-// ENOTSUP: there the server journals the rename itself.
+// syncName makes the new name of a file durable. On Windows, which cannot sync a directory, flushing the renamed file flushes the journal of the volume,
+// or of the server that holds it, up to the rename (FlushFileBuffers).
+func syncName(path string) error {
+	if runtime.GOOS != "windows" {
+		return syncDirectory(filepath.Dir(path))
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, fileMode)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// syncDirectory makes the names in a directory durable. Windows cannot, nor can some network file systems, which answer EINVAL or ENOTSUP: there the
+// server journals them itself.
 func syncDirectory(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
