@@ -7,14 +7,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
-	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
-	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
-	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
-	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 func emulateCommand() *cobra.Command {
@@ -35,16 +30,4 @@ func emulateCommand() *cobra.Command {
 			return host.Serve(cmd.Context(), listener)
 		},
 	}
-}
-
-// openHost reaches the Hyper-V host that the agent works on.
-func openHost(socket string) (*hyperv.Host, hostfs.FS, func() error, error) {
-	if socket == "" {
-		return nil, nil, nil, errors.New("this version of the agent reaches only emulated Hyper-V hosts: name the socket of one with --emulated")
-	}
-	host := client.Dial(socket)
-	return hyperv.New(hyperv.Seams{
-		Virtualization: host.Session(wmi.NamespaceVirtualization), CIM: host.Session(wmi.NamespaceCIMv2), Cluster: host.Session(wmi.NamespaceCluster),
-		Disks: host.Disks(), Files: host.Files(), Clock: clock.RealClock{},
-	}), host.Files(), host.Close, nil
 }

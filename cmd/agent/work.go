@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/agent/runner"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -91,12 +92,12 @@ func hostCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			hypervisor, files, leave, err := openHost(socket)
+			seams, leave, err := openSeams(socket)
 			if err != nil {
 				return err
 			}
 			return errors.Join(runner.RunHost(cmd.Context(), runner.HostOptions{
-				Options: opts, Host: hypervisor, Files: files, InventoryInterval: inventory, SweepInterval: sweep,
+				Options: opts, Host: hyperv.New(seams), Files: seams.Files, InventoryInterval: inventory, SweepInterval: sweep,
 			}), leave())
 		},
 	}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"errors"
+
+	"k8s.io/utils/clock"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// openSeams reaches the Hyper-V host that a command works on: the emulated one behind a socket, or this machine's own. The caller closes what it got.
+func openSeams(socket string) (hyperv.Seams, func() error, error) {
+	if socket == "" {
+		return hyperv.Seams{}, nil, errors.New("this version of the agent reaches only emulated Hyper-V hosts: name the socket of one with --emulated")
+	}
+	host := client.Dial(socket)
+	return hyperv.Seams{
+		Virtualization: host.Session(wmi.NamespaceVirtualization), CIM: host.Session(wmi.NamespaceCIMv2), Cluster: host.Session(wmi.NamespaceCluster),
+		Disks: host.Disks(), Files: host.Files(), Clock: clock.RealClock{},
+	}, host.Close, nil
+}
