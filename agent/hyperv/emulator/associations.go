@@ -14,6 +14,9 @@ var associations = map[string]func(h *Host, a, b object) bool{
 	"Msvm_SnapshotOfVirtualSystem": func(_ *Host, a, b object) bool {
 		return a.isVM() && b.isSettings() && b.vm == a.vm && b.settings.snapshot != nil
 	},
+	"Msvm_SettingsDefineCapabilities": func(_ *Host, a, b object) bool {
+		return a.class == "Msvm_VirtualSystemManagementCapabilities" && b.class == "Msvm_VirtualSystemSettingData" && b.settings == nil
+	},
 	"Msvm_MostCurrentSnapshotInBranch": lastSnapshot,
 	"Msvm_LastAppliedSnapshot":         lastSnapshot,
 	"Msvm_VirtualSystemSettingDataComponent": func(_ *Host, a, b object) bool {
@@ -32,8 +35,14 @@ var associations = map[string]func(h *Host, a, b object) bool{
 	},
 }
 
-func (o object) isVM() bool       { return o.class == "Msvm_ComputerSystem" && o.vm != nil }
-func (o object) isSettings() bool { return o.class == "Msvm_VirtualSystemSettingData" }
+// isVM says whether an object is a VM, also one that is only planned.
+func (o object) isVM() bool {
+	return (o.class == "Msvm_ComputerSystem" || o.class == "Msvm_PlannedComputerSystem") && o.vm != nil
+}
+
+func (o object) isSettings() bool {
+	return o.class == "Msvm_VirtualSystemSettingData" && o.settings != nil
+}
 
 func deviceOf(class string) func(*Host, object, object) bool {
 	return func(_ *Host, a, b object) bool { return a.isVM() && b.class == class && b.vm == a.vm }

@@ -46,6 +46,9 @@ func init() { // not a literal: the methods lead back to this map
 		"Msvm_VirtualSystemManagementService.AddResourceSettings":       call.addResources,
 		"Msvm_VirtualSystemManagementService.ModifyResourceSettings":    call.modifyResources,
 		"Msvm_VirtualSystemManagementService.RemoveResourceSettings":    call.removeResources,
+		"Msvm_VirtualSystemManagementService.ImportSystemDefinition":    call.importSystem,
+		"Msvm_VirtualSystemManagementService.ValidatePlannedSystem":     call.validatePlanned,
+		"Msvm_VirtualSystemManagementService.RealizePlannedSystem":      call.realizePlanned,
 		"Msvm_VirtualSystemManagementService.FormatError":               call.formatError,
 		"Msvm_ImageManagementService.GetVirtualHardDiskSettingData":     call.diskSettingData,
 		"Msvm_ImageManagementService.GetVirtualHardDiskState":           call.diskState,
@@ -107,12 +110,34 @@ func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work
 		v.unclaim()
 		return wmi.Result{}, err
 	}
+	return c.started(j), nil
+}
+
+// jobWithout starts a job on no VM.
+func (c call) jobWithout(kind int64, name string, w work) (wmi.Result, error) {
+	j, err := c.host.jobs.start(kind, name, "", func(ctx context.Context) ([]string, error) {
+		if fault := c.host.faults.jobFault(c.method); fault != nil {
+			return nil, fault
+		}
+		return w(ctx)
+	}, func() {})
+	if err != nil {
+		return wmi.Result{}, err
+	}
+	return c.started(j), nil
+}
+
+func (c call) started(j *job) wmi.Result {
 	path := c.host.path("Msvm_ConcreteJob", map[string]any{"InstanceID": j.id})
-	return wmi.Result{ReturnValue: codeJobStarted, Out: map[string]any{"Job": path}}, nil
+	return wmi.Result{ReturnValue: codeJobStarted, Out: map[string]any{"Job": path}}
 }
 
 func (h *Host) vmPath(v *vm) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.path("Msvm_ComputerSystem", map[string]any{"CreationClassName": "Msvm_ComputerSystem", "Name": v.record.ID})
+	class := "Msvm_ComputerSystem"
+	if v.planned {
+		class = "Msvm_PlannedComputerSystem"
+	}
+	return h.path(class, map[string]any{"CreationClassName": class, "Name": v.record.ID})
 }

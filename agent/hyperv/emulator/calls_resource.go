@@ -81,7 +81,7 @@ func (c call) ownerOf(objects []wmi.Object) *vm {
 func (c call) changeResources(v *vm, objects []wmi.Object, change resourceChange) (wmi.Result, error) {
 	c.host.mu.Lock()
 	code := uint32(codeInvalidState)
-	if v.config.State == stateOff || onlyServices(objects) {
+	if v.config.State == stateOff || v.planned || onlyServices(objects) {
 		code = v.claim(opOther)
 	}
 	c.host.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 func (c call) createSnapshot() (wmi.Result, error) {
 	c.host.mu.Lock()
 	target, ok := c.object("AffectedSystem")
-	if !ok || !target.isVM() {
+	if !ok || !target.isVM() || target.vm.planned {
 		c.host.mu.Unlock()
 		return refuse(codeInvalidParameter)
 	}

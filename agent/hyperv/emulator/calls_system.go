@@ -83,16 +83,10 @@ func (c call) defineSystem() (wmi.Result, error) {
 func (h *Host) createVM(config vmConfig, more, asked map[string]any) (*vm, error) {
 	h.scanning.Lock()
 	defer h.scanning.Unlock()
-	folder := folderFor(config.Name)
 	root, _ := asked["ConfigurationDataRoot"].(string)
-	if parent, name := splitPath(strings.TrimSuffix(root, `\`)); strings.EqualFold(parent, vmVolume) && folderFor(name) == name {
-		folder = name
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for base, n := folder, 2; h.vms[folder] != nil; n++ {
-		folder = base + "-" + strconv.Itoa(n)
-	}
+	folder := h.freeFolder(config.Name, root)
 	v := &vm{
 		host: h, folder: folder, dir: filepath.Join(h.dir, folder), config: config, busy: opOther,
 		record: &vmRecord{ID: newGUID(), Created: h.now().UTC(), Settings: more},
@@ -108,6 +102,18 @@ func (h *Host) createVM(config vmConfig, more, asked map[string]any) (*vm, error
 		return nil, err
 	}
 	return v, writeFile(filepath.Join(v.dir, "vm.yaml"), text)
+}
+
+// freeFolder names the folder of a new VM: the one that a client asked for below the VMs' folder, else the VM's name. The caller holds Host.mu.
+func (h *Host) freeFolder(name, root string) string {
+	folder := folderFor(name)
+	if parent, name := splitPath(strings.TrimSuffix(root, `\`)); strings.EqualFold(parent, vmVolume) && folderFor(name) == name {
+		folder = name
+	}
+	for base, n := folder, 2; h.vms[folder] != nil; n++ {
+		folder = base + "-" + strconv.Itoa(n)
+	}
+	return folder
 }
 
 // folderFor makes a folder's name of a VM's.
@@ -218,7 +224,7 @@ func (v *vm) modifySnapshot(s *snapshotRecord, properties map[string]any) error 
 			return errNotVMSettings
 		}
 	}
-	return v.commit(func(*vmRecord) {
+	err := v.commit(func(*vmRecord) {
 		if name, ok := properties["ElementName"].(string); ok {
 			s.Name = name
 		}
@@ -226,6 +232,10 @@ func (v *vm) modifySnapshot(s *snapshotRecord, properties map[string]any) error 
 			s.Notes = notes
 		}
 	})
+	if err != nil {
+		return err
+	}
+	return v.writeSnapshotFiles(s)
 }
 
 func (c call) destroySystem() (wmi.Result, error) {
@@ -236,6 +246,14 @@ func (c call) destroySystem() (wmi.Result, error) {
 		return refuse(codeInvalidParameter)
 	}
 	v := target.vm
+	if v.planned {
+		code := v.claim(opOther)
+		c.host.mu.Unlock()
+		if code != codeDone {
+			return refuse(code)
+		}
+		return c.job(jobTypeDestroy, v, nil, func(context.Context) ([]string, error) { return nil, c.host.destroyPlanned(v) })
+	}
 	code := uint32(codeInvalidState)
 	if v.config.State == stateOff && len(v.record.Snapshots) == 0 && len(v.record.Merges) == 0 {
 		code = v.claim(opOther)

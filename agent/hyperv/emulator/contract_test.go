@@ -44,7 +44,8 @@ networkAdapters:
 func TestEveryClassIsReadableAndHasItsOwnTypes(t *testing.T) {
 	eachWay(t, richVM, func(t *testing.T, h *Host, w *world) {
 		w.convert(w.checkpoint("CRM", consistencyCrash))
-		w.checkpoint("CRM", consistencyCrash)
+		w.stage(w.checkpoint("CRM", consistencyCrash), "crm")
+		w.plan("crm.vmcx", true)
 		for class := range builders {
 			session, namespace := w.session, wmi.NamespaceVirtualization
 			if strings.HasPrefix(class, "Win32_") {

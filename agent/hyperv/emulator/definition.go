@@ -1,15 +1,26 @@
 package emulator
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
 )
 
-// definitionMagic starts the emulator's .vmcx files. What follows is for the emulator alone; to a client the files are opaque, as Hyper-V's are.
-const definitionMagic = "emulated Hyper-V configuration 1\n"
+// definitionMagic starts the emulator's .vmcx files. A line with the SHA-256 of the rest follows, then the rest as JSON: a definition. It is for the emulator
+// alone; to a client the files are opaque, as Hyper-V's are.
+const definitionMagic = "emulated Hyper-V configuration 2\n"
 
 // Folders of the configuration files, below the VM's.
 const (
@@ -17,37 +28,162 @@ const (
 	snapshotFolder = "Snapshots"
 )
 
+// definition is what a configuration file says: all that makes a VM but for its disks' content.
+type definition struct {
+	// ID is the VM's, also in the file of a checkpoint.
+	ID string `json:"id"`
+	// Config has the checkpoint's name where the file is one's, and the full paths of the disks.
+	Config   vmConfig    `json:"config"`
+	Settings wire.Values `json:"settings,omitempty"`
+	// Checkpoints are those that the VM had, or that the checkpoint builds on, oldest first.
+	Checkpoints []definedCheckpoint `json:"checkpoints,omitempty"`
+}
+
+// definedCheckpoint is a checkpoint that a definition knows of. Its own file has the rest.
+type definedCheckpoint struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+var errDefinition = errors.New("the file is no configuration of a virtual machine, or is damaged")
+
+// pack makes the text of a configuration file.
+func (d definition) pack() ([]byte, error) {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(text)
+	return slices.Concat([]byte(definitionMagic), []byte(hex.EncodeToString(sum[:])+"\n"), text), nil
+}
+
+// unpackDefinition reads a configuration file. errDefinition when a byte of it is wrong or missing.
+func unpackDefinition(text []byte) (definition, error) {
+	var d definition
+	rest, ours := bytes.CutPrefix(text, []byte(definitionMagic))
+	sum, body, complete := bytes.Cut(rest, []byte("\n"))
+	want := sha256.Sum256(body)
+	if !ours || !complete || string(sum) != hex.EncodeToString(want[:]) {
+		return d, errDefinition
+	}
+	if err := json.Unmarshal(body, &d); err != nil {
+		return d, fmt.Errorf("%w: %w", errDefinition, err)
+	}
+	return d, nil
+}
+
+// definitionOf describes a VM, or one of its checkpoints. The caller holds op.
+func (h *Host) definitionOf(s *settings) (definition, error) {
+	v := s.vm
+	config, err := s.config.clone()
+	if err != nil {
+		return definition{}, err
+	}
+	for i, d := range config.Disks {
+		if d.Path != "" {
+			config.Disks[i].Path = s.file(d)
+		}
+	}
+	config.ID = ""
+	d := definition{ID: v.record.ID, Config: config, Settings: maps.Clone(v.record.Settings)}
+	if d.Settings == nil {
+		d.Settings = wire.Values{}
+	}
+	if d.Settings["BIOSGUID"] == nil {
+		d.Settings["BIOSGUID"] = biosGUID(v.record.ID)
+	}
+	for _, snapshot := range v.record.Snapshots {
+		if snapshot == s.snapshot {
+			break
+		}
+		d.Checkpoints = append(d.Checkpoints, definedCheckpoint{snapshot.ID, snapshot.Name})
+	}
+	return d, nil
+}
+
+func biosGUID(id string) string { return "{" + derivedGUID(id, "bios") + "}" }
+
+// legacy says whether a VM has the files of the versions before 6.0: an .xml file, and no guest state.
+func (c vmConfig) legacy() bool {
+	major, _, _ := strings.Cut(c.Version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n < 6
+}
+
+// definitionFile is the name of the configuration file of the VM, or of its checkpoint, with this id.
+func (c vmConfig) definitionFile(id string) string {
+	if c.legacy() {
+		return id + ".xml"
+	}
+	return id + ".vmcx"
+}
+
+// hasGuestState says whether a VM has UEFI variables, which lie in a .vmgs file.
+func (c vmConfig) hasGuestState() bool { return c.Generation == 2 && !c.legacy() }
+
 // writeDefinition writes the configuration files of the VM itself.
 func (v *vm) writeDefinition() error {
-	return v.writeConfigurationFiles(machineFolder, v.record.ID, v.config)
-}
-
-func (v *vm) writeSnapshotFiles(s *snapshotRecord) error {
-	return v.writeConfigurationFiles(snapshotFolder, s.ID, s.Config)
-}
-
-// writeConfigurationFiles writes what Hyper-V keeps beside the disks: the definition, the runtime state, and for generation 2 the guest's
-// state (UEFI variables).
-func (v *vm) writeConfigurationFiles(folder, id string, config vmConfig) error {
-	definition, err := json.Marshal(config)
+	d, err := v.host.definitionOf(&settings{vm: v, config: v.config})
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{".vmcx": append([]byte(definitionMagic), definition...), ".VMRS": []byte("emulated Hyper-V runtime state 1\n" + id)}
-	if config.Generation == 2 {
-		files[".vmgs"] = []byte("emulated Hyper-V guest state 1\n" + v.record.ID)
+	return v.writeConfigurationFiles(machineFolder, v.record.ID, d)
+}
+
+// writeSnapshotFiles writes those of a checkpoint: before it exists with the disks that it is about to freeze, and again when it gets another name.
+func (v *vm) writeSnapshotFiles(s *snapshotRecord) error {
+	of := &settings{vm: v, config: s.Config}
+	if len(s.Disks) > 0 {
+		of.snapshot = s
 	}
-	for extension, content := range files {
-		if err := writeFile(filepath.Join(v.dir, folder, id+extension), content); err != nil {
+	d, err := v.host.definitionOf(of)
+	if err != nil {
+		return err
+	}
+	d.Config.Name = s.Name
+	return v.writeConfigurationFiles(snapshotFolder, s.ID, d)
+}
+
+// writeConfigurationFiles writes what Hyper-V keeps beside the disks: the definition, the runtime state, and the guest's state (UEFI variables), which a
+// checkpoint copies from its VM. Before version 6.0 only a saved VM has a runtime state.
+func (v *vm) writeConfigurationFiles(folder, id string, d definition) error {
+	text, err := d.pack()
+	if err != nil {
+		return err
+	}
+	runtime := []byte("emulated Hyper-V runtime state 1\n" + id)
+	files := map[string][]byte{d.Config.definitionFile(id): text, id + ".VMRS": runtime}
+	if d.Config.legacy() {
+		delete(files, id+".VMRS")
+		if d.Config.State == stateSaved {
+			files[id+".bin"], files[id+".vsv"] = runtime, runtime
+		}
+	}
+	if d.Config.hasGuestState() {
+		if files[id+".vmgs"], err = v.guestState(); err != nil {
+			return err
+		}
+	}
+	for name, content := range files {
+		if err := writeFile(filepath.Join(v.dir, folder, name), content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// guestState reads the VM's UEFI variables, or makes them up for a VM that has none yet: whoever has the same has them from this VM.
+func (v *vm) guestState() ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(v.dir, machineFolder, v.record.ID+".vmgs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return []byte("emulated Hyper-V guest state 1\n" + newGUID()), nil
+	}
+	return text, err
+}
+
 func (v *vm) removeSnapshotFiles(s *snapshotRecord) error {
 	var errs []error
-	for _, extension := range []string{".vmcx", ".VMRS", ".vmgs"} {
+	for _, extension := range []string{".vmcx", ".xml", ".VMRS", ".vmgs", ".bin", ".vsv"} {
 		if err := os.Remove(filepath.Join(v.dir, snapshotFolder, s.ID+extension)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -26,6 +26,11 @@
 // is the moment of such a seal. An id that cannot be resolved with certainty is lost: when someone else wrote the disk file, when a
 // tracking file is missing, when the disk was replaced or resized.
 //
+// # Planned VMs
+//
+// Importing a configuration file makes a planned VM, which lies below the host's private folder until it is realized or destroyed. The files are this
+// emulator's own, with a checksum: what a checkpoint wrote can be imported, anything else is refused.
+//
 // # Locks
 //
 // vm.op is held by what changes a VM as a whole, disk.mu by the guest and by who changes a chain of files, Host.mu for moments by everything

@@ -112,6 +112,9 @@ func (h *Host) open() (err error) {
 	h.services = map[string]bool{"vmms": true, "VSS": false, "Winmgmt": true}
 	h.faults = newFaults(h)
 	h.jobs = newJobTable(h)
+	if err := h.loadPlanned(); err != nil {
+		return errors.Join(err, h.files.Close(), h.lock.Unlock())
+	}
 	h.scan()
 	return nil
 }
@@ -209,7 +212,7 @@ func (h *Host) scan() {
 		}
 	}
 	for _, v := range h.allVMs() {
-		if !found[v.folder] && v.op.TryLock() {
+		if !v.planned && !found[v.folder] && v.op.TryLock() {
 			h.forget(v)
 			v.op.Unlock()
 		}

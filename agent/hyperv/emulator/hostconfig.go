@@ -24,6 +24,8 @@ type hostConfig struct {
 	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
 	Switches  []string                `yaml:"switches,omitempty"`
+	// Processors is how many logical processors the host has.
+	Processors int64 `yaml:"processors,omitempty"`
 	// JobMillis is how long a job takes at least.
 	JobMillis int64 `yaml:"jobMillis,omitempty"`
 	// MergeBytesPerSecond is how fast checkpoints are merged. Zero does not slow them down.
@@ -58,6 +60,7 @@ func loadHostConfig(dir string) (hostConfig, error) {
 	setDefault(&c.Name, "HV01")
 	setDefault(&c.OSVersion, "2022")
 	setDefault(&c.Edition, "server")
+	setDefault(&c.Processors, 64)
 	setDefault(&c.JobMillis, defaultJobMillis)
 	if c.Volumes == nil {
 		c.Volumes = map[string]volumeConfig{}
@@ -85,8 +88,8 @@ func (c *hostConfig) check() error {
 			return fmt.Errorf("volumes: %q is no drive letter from A to Z with a sizeBytes above zero", letter)
 		}
 	}
-	if c.JobMillis < 0 || c.MergeBytesPerSecond < 0 {
-		return fmt.Errorf("jobMillis and mergeBytesPerSecond cannot be negative")
+	if c.Processors < 0 || c.JobMillis < 0 || c.MergeBytesPerSecond < 0 {
+		return fmt.Errorf("processors, jobMillis and mergeBytesPerSecond cannot be negative")
 	}
 	return oneOf("edition", c.Edition, "server", "desktop")
 }

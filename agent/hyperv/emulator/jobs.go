@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	jobCompleted  = 7
 	jobTerminated = 8
 	jobException  = 10
+	jobWarned     = 32768
 )
 
 // Job types (Msvm_ConcreteJob.JobType).
@@ -27,8 +29,11 @@ const (
 	jobTypePowerOff         = 13
 	jobTypeSave             = 14
 	jobTypePause            = 20
+	jobTypeImport           = 61
 	jobTypeNewSnapshot      = 70
 	jobTypeDeleteSnapshot   = 72
+	jobTypeValidate         = 140
+	jobTypeRealize          = 141
 	jobTypeConvert          = 200
 	jobTypeDestroyReference = 202
 )
@@ -44,6 +49,11 @@ type jobError struct {
 
 func (e *jobError) Error() string { return fmt.Sprintf("%s (%d)", e.message, e.code) }
 
+// jobWarnings is how a job ends that did its work and has something to say.
+type jobWarnings struct{ messages []string }
+
+func (w *jobWarnings) Error() string { return strings.Join(w.messages, " ") }
+
 // job is one Msvm_ConcreteJob.
 type job struct {
 	id      string
@@ -57,6 +67,7 @@ type job struct {
 	state    int64
 	percent  int64
 	failure  *jobError
+	warnings []string
 	finished time.Time
 }
 
@@ -114,10 +125,14 @@ func (t *jobTable) finish(j *job, results []string, err error) {
 	defer t.mu.Unlock()
 	j.finished = time.Now()
 	var failure *jobError
+	var warned *jobWarnings
 	switch {
 	case err == nil:
 		j.state, j.percent = jobCompleted, 100
 		j.affected = append(j.affected, results...)
+		return
+	case errors.As(err, &warned):
+		j.state, j.percent, j.warnings = jobWarned, 100, warned.messages
 		return
 	case errors.Is(err, context.Canceled):
 		j.state, failure = jobTerminated, &jobError{codeFailed, "The operation was cancelled."}
@@ -157,14 +172,25 @@ func (t *jobTable) terminate(id string) bool {
 func (t *jobTable) errorsOf(id string) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	out := []string{}
 	j := t.jobs[id]
-	if j == nil || j.failure == nil {
-		return []string{}
+	if j == nil {
+		return out
 	}
-	return []string{embed("Msvm_Error", map[string]any{
-		"ErrorSource": "Msvm_VirtualSystemManagementService", "ErrorType": int64(4), "Message": j.failure.message,
-		"MessageID": strconv.FormatInt(j.failure.code, 10), "PerceivedSeverity": int64(5), "ProbableCause": int64(0),
-	})}
+	add := func(message string, code, severity int64) {
+		out = append(out, embed("Msvm_Error", map[string]any{
+			"ErrorSource": "Msvm_VirtualSystemManagementService", "ErrorType": int64(4), "Message": message,
+			"MessageID": strconv.FormatInt(code, 10), "PerceivedSeverity": severity, "ProbableCause": int64(0),
+		}))
+	}
+	const degraded, major = 3, 5 // CIM_Error.PerceivedSeverity
+	for _, message := range j.warnings {
+		add(message, 0, degraded)
+	}
+	if j.failure != nil {
+		add(j.failure.message, j.failure.code, major)
+	}
+	return out
 }
 
 // affectedBy returns the objects that a job works on or has made.

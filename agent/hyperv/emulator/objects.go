@@ -8,8 +8,14 @@ import (
 // builders make the objects of each class. They run under h.mu.
 var builders = map[string]func(*Host) []object{
 	"Msvm_ComputerSystem":           (*Host).computerSystems,
+	"Msvm_PlannedComputerSystem":    (*Host).plannedSystems,
 	"Msvm_VirtualSystemSettingData": (*Host).settingData,
-	"Msvm_VssComponent":             (*Host).vssComponents,
+	"Msvm_VirtualSystemManagementCapabilities": func(h *Host) []object {
+		return []object{{class: "Msvm_VirtualSystemManagementCapabilities", properties: map[string]any{
+			"InstanceID": "Microsoft:" + h.config.Name, "ElementName": "Virtual System Management Capabilities",
+		}}}
+	},
+	"Msvm_VssComponent": (*Host).vssComponents,
 	"Msvm_VirtualSystemReferencePoint": func(h *Host) []object {
 		return eachVM(h, (*Host).referencePoints)
 	},
@@ -110,6 +116,9 @@ func (h *Host) computerSystems() []object {
 }
 
 func (h *Host) computerSystem(v *vm) []object {
+	if v.planned {
+		return nil
+	}
 	states := enabledStates[v.config.State]
 	p := map[string]any{
 		"CreationClassName": "Msvm_ComputerSystem", "Name": v.record.ID, "ElementName": v.config.Name,
@@ -133,6 +142,19 @@ func (h *Host) computerSystem(v *vm) []object {
 		p["StatusDescriptions"] = []string{v.problem.Error()}
 	}
 	return []object{{class: "Msvm_ComputerSystem", properties: p, vm: v}}
+}
+
+func (h *Host) plannedSystems() []object {
+	return eachVM(h, func(_ *Host, v *vm) []object {
+		if !v.planned {
+			return nil
+		}
+		return []object{{class: "Msvm_PlannedComputerSystem", vm: v, properties: map[string]any{
+			"CreationClassName": "Msvm_PlannedComputerSystem", "Name": v.record.ID, "ElementName": v.config.Name, "Caption": "Virtual Machine",
+			"InstallDate": datetime(v.record.Created), "EnabledState": enabledStates[v.config.State][0], "HealthState": int64(5),
+			"OperationalStatus": v.operationalStatus(),
+		}}}
+	})
 }
 
 // operationalStatus has a second element while something is done to the VM. The caller holds Host.mu.
@@ -183,7 +205,7 @@ func (h *Host) vssComponents() []object {
 
 func (h *Host) replications() []object {
 	return eachVM(h, func(h *Host, v *vm) []object {
-		if v.config.Replica == replicaNone {
+		if v.config.Replica == replicaNone || v.planned {
 			return nil
 		}
 		return []object{{class: "Msvm_ReplicationRelationship", vm: v, properties: map[string]any{
@@ -207,7 +229,7 @@ func (h *Host) diskDrives() []object {
 	return eachVM(h, func(h *Host, v *vm) []object {
 		var out []object
 		for _, d := range v.config.Disks {
-			if d.PassThrough != nil {
+			if d.PassThrough != nil && !v.planned { // a planned VM may come from a host with other disks
 				out = append(out, object{class: "Msvm_DiskDrive", properties: h.diskDriveKey(*d.PassThrough)})
 				p := out[len(out)-1].properties
 				p["DriveNumber"], p["ElementName"], p["MaxMediaSize"] = *d.PassThrough, "Disk "+strconv.FormatInt(*d.PassThrough, 10), d.SizeBytes/1024

@@ -34,7 +34,14 @@ var userSnapshotTypes = map[checkpointPolicy]int64{
 }
 
 func (h *Host) settingData() []object {
-	return eachVM(h, func(h *Host, v *vm) []object {
+	var out []object
+	for _, version := range configurationVersions[h.config.OSVersion] { // the definitions of what the host can run
+		out = append(out, object{class: "Msvm_VirtualSystemSettingData", properties: map[string]any{
+			"InstanceID": `Microsoft:Definition\` + derivedGUID("version", version) + `\Default`, "Version": version, "VirtualSystemType": "Microsoft:Definition",
+			"Notes": []string{},
+		}})
+	}
+	return append(out, eachVM(h, func(h *Host, v *vm) []object {
 		var out []object
 		for i, s := range v.allSettings() {
 			o := object{class: "Msvm_VirtualSystemSettingData", vm: v, settings: s, properties: h.settingProperties(s)}
@@ -46,7 +53,7 @@ func (h *Host) settingData() []object {
 			out = append(out, o)
 		}
 		return out
-	})
+	})...)
 }
 
 func (h *Host) settingsPath(id string) string {
@@ -55,38 +62,44 @@ func (h *Host) settingsPath(id string) string {
 
 func (h *Host) settingProperties(s *settings) map[string]any {
 	v, c := s.vm, s.config
-	root := v.windowsPath()
+	root, kind := v.windowsPath(), typeRealized
+	if v.planned {
+		root, kind = importedRoot, typePlanned
+		if asked, ok := v.record.Settings["ConfigurationDataRoot"].(string); ok {
+			root = asked
+		}
+	}
 	p := map[string]any{}
 	for name, value := range v.record.Settings {
 		p[name] = value
 	}
 	for name, value := range map[string]any{
 		"InstanceID": s.instanceID(), "ElementName": c.Name, "Caption": "Virtual Machine Settings", "VirtualSystemIdentifier": v.record.ID,
-		"VirtualSystemType": typeRealized, "VirtualSystemSubType": fmt.Sprintf("Microsoft:Hyper-V:SubType:%d", c.Generation), "Version": c.Version,
+		"VirtualSystemType": kind, "VirtualSystemSubType": fmt.Sprintf("Microsoft:Hyper-V:SubType:%d", c.Generation), "Version": c.Version,
 		"CreationTime": datetime(v.record.Created), "Notes": append([]string{}, c.Notes...), "ConfigurationID": s.id(), "ConfigurationDataRoot": root,
-		"ConfigurationFile": machineFolder + `\` + s.id() + ".vmcx", "SnapshotDataRoot": root, "SuspendDataRoot": root, "SwapFileDataRoot": root,
+		"ConfigurationFile": machineFolder + `\` + c.definitionFile(s.id()), "SnapshotDataRoot": root, "SuspendDataRoot": root, "SwapFileDataRoot": root,
 		"LogDataRoot": root, "UserSnapshotType": userSnapshotTypes[c.Checkpoints], "SecureBootEnabled": c.SecureBoot,
 		"IsSaved": c.State == stateSaved, "IsAutomaticSnapshot": false, "AutomaticSnapshotsEnabled": false, "IncrementalBackupEnabled": false,
 	} {
 		p[name] = value
 	}
 	if _, set := p["BIOSGUID"]; !set {
-		p["BIOSGUID"] = "{" + derivedGUID(v.record.ID, "bios") + "}"
+		p["BIOSGUID"] = biosGUID(v.record.ID)
 	}
-	if c.Generation == 2 {
+	if c.hasGuestState() {
 		p["GuestStateDataRoot"], p["GuestStateFile"] = root, machineFolder+`\`+s.id()+".vmgs"
 	}
 	if s.snapshot != nil {
-		describeSnapshot(p, s.snapshot, c.Generation)
+		describeSnapshot(p, s.snapshot)
 	}
 	return p
 }
 
-func describeSnapshot(p map[string]any, s *snapshotRecord, generation int64) {
+func describeSnapshot(p map[string]any, s *snapshotRecord) {
 	p["ElementName"], p["VirtualSystemType"], p["CreationTime"] = s.Name, s.Type, datetime(s.Created)
 	p["Notes"] = append([]string{}, s.Notes...)
-	p["ConfigurationFile"] = snapshotFolder + `\` + s.ID + ".vmcx"
-	if generation == 2 {
+	p["ConfigurationFile"] = snapshotFolder + `\` + s.Config.definitionFile(s.ID)
+	if s.Config.hasGuestState() {
 		p["GuestStateFile"] = snapshotFolder + `\` + s.ID + ".vmgs"
 	}
 }

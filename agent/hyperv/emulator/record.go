@@ -106,6 +106,20 @@ func (r *vmRecord) disk(path string) *diskRecord {
 	return nil
 }
 
+// diskFiles are the files that the VM writes, or that its checkpoints have frozen.
+func (r *vmRecord) diskFiles() []string {
+	var out []string
+	for _, d := range r.Disks {
+		out = append(out, d.Path, d.Leaf)
+	}
+	for _, s := range r.Snapshots {
+		for _, d := range s.Disks {
+			out = append(out, d.Frozen)
+		}
+	}
+	return out
+}
+
 func (s *snapshotRecord) disk(path string) *snapshotDisk {
 	for i := range s.Disks {
 		if s.Disks[i].Path == path {

@@ -20,6 +20,8 @@ type vm struct {
 	host   *Host
 	folder string
 	dir    string
+	// planned is a VM that was imported and not realized yet.
+	planned bool
 
 	// op is held by who changes the VM as a whole: one operation at a time.
 	op      sync.Mutex
@@ -149,6 +151,12 @@ func (v *vm) filesExist() bool {
 
 // adopt makes a new vm.yaml the VM's definition and brings the VM into the state that it asks for.
 func (v *vm) adopt(ctx context.Context, config vmConfig) error {
+	if v.planned { // its disks need not be there yet
+		v.host.mu.Lock()
+		defer v.host.mu.Unlock()
+		v.config = config
+		return nil
+	}
 	record, err := v.loadRecord(config)
 	if err != nil {
 		return err

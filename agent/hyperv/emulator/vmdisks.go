@@ -75,9 +75,9 @@ func (v *vm) checkNotTaken(paths []string) error {
 		if other == v || other.record == nil {
 			continue
 		}
-		for _, r := range other.record.Disks {
-			if slices.ContainsFunc(paths, func(path string) bool { return strings.EqualFold(path, r.Path) || strings.EqualFold(path, r.Leaf) }) {
-				return fmt.Errorf("the disk %s belongs to the VM in folder %s; mark it as shared in both, or give this VM a copy", r.Path, other.folder)
+		for _, taken := range other.record.diskFiles() {
+			if slices.ContainsFunc(paths, func(path string) bool { return strings.EqualFold(path, taken) }) {
+				return fmt.Errorf("the disk %s belongs to the VM in folder %s; mark it as shared in both, or give this VM a copy", taken, other.folder)
 			}
 		}
 	}

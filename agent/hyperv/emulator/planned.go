@@ -1,0 +1,191 @@
+package emulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
+)
+
+// A planned VM lies in a folder of its own below the host's private one: its vm.yaml and record are like a VM's, its disks need not exist, and no guest
+// runs. It survives the host's process, as Hyper-V's does, until it is realized or destroyed. The rename of its vm.yaml is the moment at which
+// it becomes a VM.
+
+const (
+	plannedFolder = "planned"
+	// guestStateFile keeps the UEFI variables that were imported with a planned VM.
+	guestStateFile = "guest.vmgs"
+	// importedRoot is where a planned VM says that its files will lie, until a client says something else.
+	importedRoot = `C:\ProgramData\Microsoft\Windows\Hyper-V`
+	typeMissing  = "Microsoft:Hyper-V:Snapshot:Missing"
+	typePlanned  = "Microsoft:Hyper-V:System:Planned"
+)
+
+// importedDefinition is what ImportSystemDefinition read.
+type importedDefinition struct {
+	definition
+	guestState []byte // nil when there was none
+}
+
+// plan makes a planned VM of a definition.
+func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
+	h.scanning.Lock()
+	defer h.scanning.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, other := range h.vms {
+		if other.record != nil && other.record.ID == id {
+			return nil, &jobError{codeInUse, fmt.Sprintf("A virtual machine with the identifier %s exists already.", id)}
+		}
+	}
+	if d.Config.State != stateSaved {
+		d.Config.State = stateOff // what a running VM's checkpoint has is its disks
+	}
+	d.Config.Replica = replicaNone // replication is a relation of its own
+	v := h.newPlanned(id)
+	v.config, v.record = d.Config, &vmRecord{ID: id, Created: h.now().UTC(), Settings: wire.Values{}}
+	for name, value := range d.Settings {
+		if !strings.HasSuffix(name, "DataRoot") {
+			v.record.Settings[name] = value
+		}
+	}
+	for _, c := range d.Checkpoints { // their files were not imported
+		v.record.Snapshots = append(v.record.Snapshots, &snapshotRecord{ID: c.ID, Name: c.Name, Type: typeMissing, Created: v.record.Created, Config: d.Config})
+	}
+	text, err := updateYAML(nil, vmConfig{}, d.Config)
+	if err == nil && d.guestState != nil {
+		err = writeFile(filepath.Join(v.dir, guestStateFile), d.guestState)
+	}
+	if err == nil {
+		err = v.record.write(v.recordPath())
+	}
+	if err == nil {
+		err = writeFile(filepath.Join(v.dir, "vm.yaml"), text)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(v.dir))
+	}
+	h.vms[v.folder] = v
+	return v, nil
+}
+
+func (h *Host) newPlanned(id string) *vm {
+	folder := filepath.Join(privateFolder, plannedFolder, id)
+	return &vm{host: h, folder: folder, dir: filepath.Join(h.dir, folder), planned: true}
+}
+
+// loadPlanned finds the planned VMs of an earlier process, and clears up what one left half made.
+func (h *Host) loadPlanned() error {
+	entries, err := os.ReadDir(filepath.Join(h.dir, privateFolder, plannedFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		v := h.newPlanned(e.Name())
+		if _, statErr := os.Stat(filepath.Join(v.dir, "vm.yaml")); errors.Is(statErr, fs.ErrNotExist) {
+			err = errors.Join(err, os.RemoveAll(v.dir))
+			continue
+		}
+		var loadErr error
+		if v.config, loadErr = v.readConfig(); loadErr == nil {
+			v.record, loadErr = readRecord(v.recordPath())
+		}
+		if loadErr != nil {
+			err = errors.Join(err, fmt.Errorf("load the planned VM %s: %w", e.Name(), loadErr))
+			continue
+		}
+		h.vms[v.folder] = v
+	}
+	return err
+}
+
+// unfit lists what keeps a planned VM from working on this host, in Hyper-V's order: first what realizing refuses, then what it only warns of. The caller
+// holds op.
+func (v *vm) unfit(ctx context.Context) (refused, warnings []string) {
+	for _, s := range v.record.Snapshots {
+		refused = append(refused, fmt.Sprintf("The checkpoint %q is missing.", s.Name))
+	}
+	var paths []string
+	for _, d := range v.config.Disks {
+		if d.Path == "" {
+			continue
+		}
+		path := v.diskPath(d)
+		paths = append(paths, path)
+		c, err := openChain(ctx, v.host.files, path)
+		if err != nil {
+			refused = append(refused, fmt.Sprintf("The virtual hard disk %s cannot be used: %v.", path, err))
+			continue
+		}
+		_ = c.close() // read only
+	}
+	if err := v.checkNotTaken(paths); err != nil {
+		refused = append(refused, err.Error())
+	}
+	for _, a := range v.config.NetworkAdapters {
+		if a.Switch != "" && !slices.Contains(v.host.config.Switches, a.Switch) {
+			refused = append(refused, fmt.Sprintf("Could not find the Ethernet switch '%s'.", a.Switch))
+		}
+	}
+	if n := v.host.config.Processors; v.config.Processors > n {
+		warnings = append(warnings, fmt.Sprintf("The virtual machine has %d processors, more than the host's %d.", v.config.Processors, n))
+	}
+	return refused, warnings
+}
+
+// realize makes a planned VM one of the host's. The caller holds op of the planned one.
+func (h *Host) realize(ctx context.Context, planned *vm) (*vm, error) {
+	if refused, _ := planned.unfit(ctx); len(refused) > 0 {
+		return nil, &jobError{codeFailed, strings.Join(refused, " ")}
+	}
+	h.scanning.Lock()
+	defer h.scanning.Unlock()
+	h.mu.Lock()
+	root, _ := planned.record.Settings["ConfigurationDataRoot"].(string)
+	folder := h.freeFolder(planned.config.Name, root)
+	h.mu.Unlock()
+	v := &vm{host: h, folder: folder, dir: filepath.Join(h.dir, folder), config: planned.config, problem: errors.New("vm.yaml was not read yet")}
+	v.record = &vmRecord{ID: planned.record.ID, Created: planned.record.Created, Settings: planned.record.Settings}
+	if err := v.record.write(v.recordPath()); err != nil {
+		return nil, err
+	}
+	state, err := os.ReadFile(filepath.Join(planned.dir, guestStateFile))
+	if err == nil {
+		err = writeFile(filepath.Join(v.dir, machineFolder, v.record.ID+".vmgs"), state)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(filepath.Join(planned.dir, "vm.yaml"), filepath.Join(v.dir, "vm.yaml")); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	delete(h.vms, planned.folder)
+	planned.gone = true
+	h.vms[folder] = v
+	h.mu.Unlock()
+	v.op.Lock()
+	v.refresh(ctx)
+	v.op.Unlock()
+	return v, os.RemoveAll(planned.dir)
+}
+
+// destroyPlanned forgets a planned VM. The caller holds op.
+func (h *Host) destroyPlanned(v *vm) error {
+	if err := os.Remove(filepath.Join(v.dir, "vm.yaml")); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	delete(h.vms, v.folder)
+	v.gone = true
+	h.mu.Unlock()
+	return os.RemoveAll(v.dir)
+}
