@@ -32,9 +32,6 @@ func TestUnusableRepositoriesAreExplained(t *testing.T) {
 	x.UseRepository()
 	file := filepath.Join(x.Dir, "file")
 	g.Expect(os.WriteFile(file, []byte("not a folder"), 0o644)).To(Succeed())
-	folder := func(path string) v1alpha1.RepositoryLocation {
-		return v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: path}}
-	}
 	s3 := refusingS3(t)
 	keys := map[string]string{v1alpha1.SecretKeyAccessKeyID: "AKIAEXAMPLE", v1alpha1.SecretKeySecretAccessKey: "s3cr3t-of-nobody"}
 	tests := map[string]struct {
@@ -43,9 +40,9 @@ func TestUnusableRepositoriesAreExplained(t *testing.T) {
 		more           map[string]string
 		reason, secret string
 	}{
-		"file":     {at: folder(file), password: tenant.Password, reason: v1alpha1.ReasonRepositoryUnusable},
-		"password": {at: folder(x.RepositoryDir), password: "of another", reason: v1alpha1.ReasonWrongPassword},
-		"empty":    {at: folder(filepath.Join(x.Dir, "elsewhere")), password: "", reason: v1alpha1.ReasonSecretIncomplete},
+		"file":     {at: x.Folder(file), password: tenant.Password, reason: v1alpha1.ReasonRepositoryUnusable},
+		"password": {at: x.Folder(x.RepositoryDir), password: "of another", reason: v1alpha1.ReasonWrongPassword},
+		"empty":    {at: x.Folder(filepath.Join(x.Dir, "elsewhere")), password: "", reason: v1alpha1.ReasonSecretIncomplete},
 		"s3":       {at: s3, password: tenant.Password, more: keys, reason: v1alpha1.ReasonAccessDenied, secret: "s3cr3t-of-nobody"},
 	}
 	for name, test := range tests {

@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,7 +24,8 @@ type Host struct {
 	// Emulator is the host; Agent does not run before Join.
 	Emulator, Agent *Process
 
-	site *Site
+	site    *Site
+	machine Machine // nil unless the agent is a Windows program
 }
 
 // HostDir is the folder of a host, which may be filled before the host is added.
@@ -36,15 +38,18 @@ func (s *Site) AddHost(ctx context.Context, name string) (*Host, error) {
 		return nil, err
 	}
 	host := &Host{Name: name, Dir: dir, site: s}
-	host.Emulator = NewProcess("emulated host "+name, s.logFile("emulator-"+name), s.Binaries.Agent, "emulate", dir)
-	state, err := s.folder("state", name)
-	if err != nil {
+	emulator := []string{s.Binaries.Agent, "emulate", dir}
+	shims := ""
+	if s.Windows != nil {
+		if shims, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		emulator = append(emulator, "--shims", shims)
+	}
+	host.Emulator = NewProcess("emulated host "+name, s.logFile("emulator-"+name), emulator...)
+	if err := s.newAgent(ctx, host, shims); err != nil {
 		return nil, err
 	}
-	args := []string{
-		s.Binaries.Agent, "host", "--host", name, "--kubeconfig", s.file("accounts", name+".kubeconfig"), "--state-dir", state, "--emulated", s.HostSocket(name, host.Socket()),
-	}
-	host.Agent = NewProcess("agent of "+name, s.logFile("agent-"+name), append(args, s.HostArgs...)...)
 
 	s.mu.Lock()
 	s.hosts = append(s.hosts, host)
@@ -75,6 +80,16 @@ func serves(socket string) bool {
 		return false
 	}
 	return conn.Close() == nil
+}
+
+// Stop stops the agent, then the emulated host. An error names what had ended by itself. A second call does nothing.
+func (h *Host) Stop() error {
+	err := errors.Join(h.Agent.Stop(), h.Emulator.Stop())
+	if h.machine != nil {
+		err = errors.Join(err, h.machine.Close())
+		h.machine = nil
+	}
+	return err
 }
 
 // Join hands the agent the account that the manager makes for the host's HyperVHost object, which somebody applies, and starts it.

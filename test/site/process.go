@@ -23,6 +23,9 @@ type Process struct {
 	name string
 	log  string
 	args []string
+	// environment is nil for this process's own. stop is the signal that asks the process to end.
+	environment []string
+	stop        os.Signal
 
 	mu  sync.Mutex
 	run *run // nil when not running
@@ -37,7 +40,7 @@ type run struct {
 
 // NewProcess makes a process that is not started yet: a program's path and its arguments.
 func NewProcess(name, log string, args ...string) *Process {
-	return &Process{name: name, log: log, args: args}
+	return &Process{name: name, log: log, args: args, stop: syscall.SIGTERM}
 }
 
 // Name is what people call the process.
@@ -68,6 +71,7 @@ func (p *Process) Start() error {
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Env = p.environment
 	life := &run{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -96,7 +100,7 @@ func (p *Process) Kill() error {
 // Stop asks the process to end, and kills it when it takes longer than half a minute. An error says that it had ended by itself before, or had to be
 // killed. A second call does nothing.
 func (p *Process) Stop() error {
-	crashed, err := p.end(syscall.SIGTERM, stopPatience)
+	crashed, err := p.end(p.stop, stopPatience)
 	if crashed {
 		return fmt.Errorf("%s had ended by itself; its log ends with:\n%s", p.name, p.Tail(10))
 	}
@@ -108,7 +112,7 @@ func (p *Process) Stop() error {
 }
 
 // end signals the process and waits for its end. crashed says that there was one that had ended before.
-func (p *Process) end(signal syscall.Signal, patience time.Duration) (crashed bool, err error) {
+func (p *Process) end(signal os.Signal, patience time.Duration) (crashed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.run == nil {

@@ -35,6 +35,8 @@ type Options struct {
 	// APIServer, if set, returns the address at which a process is to reach the API server, given the process's name (manager, keeper or a host's) and the
 	// server's own address. HostSocket does the same for the socket of an emulated host. So a test comes to stand in between.
 	APIServer, HostSocket func(name, address string) string
+	// Windows, if set, runs the agents of the hosts as Windows programs, on machines whose Hyper-V is the emulated host.
+	Windows Windows
 }
 
 // Site is a running Hyperkeep.
@@ -113,25 +115,28 @@ func (s *Site) Hosts() []*Host {
 
 // Stop stops all processes, those first that depend on others. An error names those that had ended by themselves. A second call does nothing.
 func (s *Site) Stop() error {
-	var agents, emulators []*Process
-	for _, host := range s.Hosts() {
-		agents, emulators = append(agents, host.Agent), append(emulators, host.Emulator)
+	var stops []func() error
+	for _, process := range []*Process{s.Keeper, s.Manager} {
+		if process != nil {
+			stops = append(stops, process.Stop)
+		}
 	}
-	err := errors.Join(stopAll(append(agents, s.Keeper, s.Manager)), stopAll(emulators))
+	for _, host := range s.Hosts() {
+		stops = append(stops, host.Stop)
+	}
+	err := together(stops)
 	if s.ControlPlane != nil {
 		err = errors.Join(err, s.ControlPlane.Stop())
 	}
 	return err
 }
 
-// stopAll stops processes at the same time. Those that were never made are nil.
-func stopAll(processes []*Process) error {
-	errs := make([]error, len(processes))
+// together calls functions at the same time.
+func together(calls []func() error) error {
+	errs := make([]error, len(calls))
 	var done sync.WaitGroup
-	for i, process := range processes {
-		if process != nil {
-			done.Go(func() { errs[i] = process.Stop() })
-		}
+	for i, call := range calls {
+		done.Go(func() { errs[i] = call() })
 	}
 	done.Wait()
 	return errors.Join(errs...)

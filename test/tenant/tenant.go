@@ -81,8 +81,7 @@ func (x *Tenant) StartExpecting(names ...string) {
 	})
 	x.Cleanup(func() {
 		x.detachGuests()
-		x.ok(host.Agent.Stop(), "stop the agent")
-		x.ok(host.Emulator.Stop(), "stop the host")
+		x.ok(host.Stop(), "stop the host and its agent")
 	})
 	x.ok(host.Join(x.Context()), "start the agent")
 	for _, name := range names {
@@ -98,7 +97,13 @@ func (x *Tenant) StartExpecting(names ...string) {
 // UseRepository makes the tenant's repository, in a folder, and waits until the keeper has it ready.
 func (x *Tenant) UseRepository() {
 	x.Helper()
-	x.UseRepositoryAt(v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: x.RepositoryDir}}, nil)
+	x.UseRepositoryAt(x.Folder(x.RepositoryDir), nil)
+}
+
+// Folder is a local folder as a repository's location.
+func (x *Tenant) Folder(local string) v1alpha1.RepositoryLocation {
+	hosts, keeper := x.Site.WindowsPath(local)
+	return v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: hosts, KeeperPath: keeper}}
 }
 
 // UseRepositoryAt is UseRepository for any location. more are further keys of the Secret.
