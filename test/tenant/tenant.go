@@ -42,7 +42,7 @@ type Tenant struct {
 	Host *site.Host
 	// Dir is for the test's files. It goes with the test.
 	Dir string
-	// RepositoryDir is the folder of the repository.
+	// RepositoryDir is the folder of the repository. It goes with the site, for the keeper goes on to look at it when the test is over.
 	RepositoryDir string
 
 	machines []*Machine
@@ -52,7 +52,7 @@ type Tenant struct {
 func New(tb testing.TB, s *site.Site, name string) *Tenant {
 	tb.Helper()
 	dir := tb.TempDir()
-	x := &Tenant{TB: tb, Site: s, Name: name, Dir: dir, RepositoryDir: filepath.Join(dir, "repository")}
+	x := &Tenant{TB: tb, Site: s, Name: name, Dir: dir, RepositoryDir: filepath.Join(s.Dir, "repositories", name)}
 	x.ok(s.CreateNamespace(tb.Context(), name), "create namespace")
 	x.ok(os.MkdirAll(x.RepositoryDir, 0o755), "make the repository's folder")
 	tb.Cleanup(x.explain)
