@@ -72,7 +72,7 @@ manifests: bin/controller-gen ## Generate the CRDs, for config/ and for the char
 	rm -f $(CHART_CRDS)/*.yaml
 	cp config/crd/bases/*.yaml $(CHART_CRDS)/
 	mkdir -p $(CHART_RBAC)
-	cp config/rbac/{role,service_roles,agent_role,credentials_role,user_roles}.yaml $(CHART_RBAC)/
+	cp config/rbac/{role,service_roles,agent_role,credentials_role,enroll_roles,enroll_fence,user_roles}.yaml $(CHART_RBAC)/
 
 ##@ Check
 

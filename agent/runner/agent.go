@@ -22,6 +22,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/statefile"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -97,7 +98,7 @@ func openState(dir string) (*flock.Flock, string, error) {
 		return lock, strings.TrimSpace(string(id)), nil
 	}
 	id := uuid.NewString()
-	if err := writeDurably(path, []byte(id+"\n")); err != nil {
+	if err := statefile.Write(path, []byte(id+"\n")); err != nil {
 		return nil, "", fmt.Errorf("write the agent's identity: %w", errors.Join(err, lock.Unlock()))
 	}
 	return lock, id, nil

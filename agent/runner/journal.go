@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/statefile"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -67,7 +68,7 @@ func (j *Journal) Put(entry Entry) error {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	path := filepath.Join(j.dir, entry.Tag+entrySuffix)
-	if err := writeDurably(path, data); err != nil {
+	if err := statefile.Write(path, data); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
@@ -133,7 +134,7 @@ func (j *Journal) PutReferencePoints(place string, ids []string) error {
 	}
 	data, err := json.Marshal(ids)
 	if err == nil {
-		err = writeDurably(path, data)
+		err = statefile.Write(path, data)
 	}
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -156,34 +157,4 @@ func (j *Journal) ReferencePoints(place string) ([]string, error) {
 		return nil, nil
 	}
 	return ids, nil
-}
-
-// writeDurably replaces a file as one effect.
-func writeDurably(path string, data []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".writing-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(temporary.Name()) }() // fails when the rename took place
-	_, err = temporary.Write(data)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temporary.Name(), path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes a new name in a folder survive a loss of power. Windows writes names through and cannot sync a folder.
-func syncFolder(dir string) error {
-	if os.PathSeparator == '\\' {
-		return nil
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -67,3 +67,12 @@ func AgentNamespace(host string) string { return AgentNamespacePrefix + host }
 
 // AgentName is the name of an agent's ServiceAccount, RoleBinding and Lease in its namespace.
 const AgentName = "agent"
+
+// EnrollerName is the ServiceAccount with whose one-time token a host enrolls. An administrator makes it in the agent's namespace, and enrolling removes it.
+const EnrollerName = "enroller"
+
+// EnrolledName is the Secret that stands for a host's enrolment: it can be made only once, and the agent's tokens are bound to it. Deleting it revokes them.
+const EnrolledName = "enrolled"
+
+// SecretTypeEnrolled is the type of the Secret EnrolledName.
+const SecretTypeEnrolled = "hyperkeep.io/enrolled"

@@ -28,7 +28,7 @@ func setUp(ctx context.Context, mgr ctrl.Manager, f flags) error {
 	delegator := delegation.New(mgr.GetClient(), mgr.GetAPIReader())
 	return errors.Join(
 		index.Register(ctx, mgr.GetFieldIndexer()),
-		hypervhost.SetupWithManager(mgr, hypervhost.Options{Manager: account, Clock: clk}),
+		hypervhost.SetupWithManager(mgr, hypervhost.Options{Manager: account, NodesNamespace: f.nodesNamespace, Clock: clk}),
 		virtualmachine.SetupWithManager(mgr, virtualmachine.Options{Clock: clk}),
 		backuprepository.SetupWithManager(mgr, backuprepository.Options{
 			Namespace: f.namespace, KeeperNamespace: f.keeperNamespace, SecretPoll: backuprepository.DefaultSecretPoll, Clock: clk,

@@ -26,10 +26,11 @@ var version = "development"
 
 // flags of the command line.
 type flags struct {
-	namespace, serviceAccount, keeperNamespace string
-	metrics, probes                            string
-	secureMetrics, leaderElect                 bool
-	log                                        zap.Options
+	namespace, serviceAccount       string
+	keeperNamespace, nodesNamespace string
+	metrics, probes                 string
+	secureMetrics, leaderElect      bool
+	log                             zap.Options
 }
 
 func parse() flags {
@@ -37,6 +38,7 @@ func parse() flags {
 	flag.StringVar(&f.namespace, "namespace", "hyperkeep-system", "namespace of the manager, where the Secrets of repositories are")
 	flag.StringVar(&f.serviceAccount, "service-account", "hyperkeep-manager", "ServiceAccount of the manager: it gets the right to put credentials into the agents' namespaces")
 	flag.StringVar(&f.keeperNamespace, "keeper-namespace", "hyperkeep-keeper", "namespace of the keeper")
+	flag.StringVar(&f.nodesNamespace, "nodes-namespace", "", "namespace of the DaemonSet of agents, where Hyper-V hosts are nodes of this cluster; empty when there is none")
 	flag.StringVar(&f.metrics, "metrics-bind-address", ":8443", "where metrics are served; 0 for nowhere")
 	flag.BoolVar(&f.secureMetrics, "metrics-secure", true, "serve metrics over TLS, to those only whom the API server lets read them")
 	flag.StringVar(&f.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served; 0 for nowhere")

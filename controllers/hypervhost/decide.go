@@ -177,8 +177,9 @@ func judge(host *v1alpha1.HyperVHost, seen observed) verdict {
 	switch {
 	case seen.pulse.State == liveness.NeverSeen:
 		return notReady(v1alpha1.ReasonAgentNeverSeen, fmt.Sprintf(
-			"no agent has reported yet: start it on the host, as agent host --host %s, with a token that kubectl create token %s --namespace %s makes",
-			host.Name, v1alpha1.AgentName, namespace))
+			"no agent has reported yet: make a one-time token with kubectl create serviceaccount %[2]s --namespace %[3]s and "+
+				"kubectl create token %[2]s --namespace %[3]s --duration 15m, then run agent.exe enroll --host %[1]s and agent.exe install on the host",
+			host.Name, v1alpha1.EnrollerName, namespace))
 	case lost(host, seen.pulse):
 		return notReady(v1alpha1.ReasonAgentLost, fmt.Sprintf(
 			"the agent does not report any more: check that it runs on the host, reaches the API server and has a valid token (Lease %s in namespace %s)",

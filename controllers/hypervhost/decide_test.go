@@ -21,7 +21,7 @@ import (
 
 var (
 	now     = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	manager = types.NamespacedName{Namespace: "hyperkeep-system", Name: "hyperkeep-manager"}
+	options = Options{Manager: types.NamespacedName{Namespace: "hyperkeep-system", Name: "hyperkeep-manager"}}
 )
 
 // complete is a host that lacks nothing: its agent lives and has looked at it.
@@ -30,7 +30,7 @@ func complete() (*v1alpha1.HyperVHost, observed) {
 	host.Spec.VirtualMachineNamespace = "vms"
 	seen := observed{
 		namespace: agentNamespace(host),
-		access:    []client.Object{bindings("hv01", manager)[0], agentAccount("hv01")},
+		access:    []client.Object{bindings("hv01", options)[0], agentAccount("hv01")},
 		pulse:     liveness.Pulse{State: liveness.Alive, Until: now.Add(40 * time.Second)},
 		scan: inventory.Scan{
 			Time: metav1.NewTime(now.Add(-90 * time.Second)), SessionID: "s1", Host: &v1alpha1.HostFacts{ComputerName: "HV01"},
@@ -71,7 +71,7 @@ func TestDecide(t *testing.T) {
 		"then the rights and the account": {
 			given: func(_ *v1alpha1.HyperVHost, s *observed) {
 				s.access, s.pulse = nil, liveness.Pulse{}
-				s.missing = []client.Object{bindings("hv01", manager)[0], agentAccount("hv01")}
+				s.missing = []client.Object{bindings("hv01", options)[0], agentAccount("hv01")}
 			},
 			action: grant, objects: "agent agent", ready: "False/Progressing", summary: "Reconciling/Progressing",
 		},
@@ -231,7 +231,10 @@ func TestDecideTellsHowToStartTheAgent(t *testing.T) {
 	host, seen := complete()
 	seen.pulse = liveness.Pulse{State: liveness.NeverSeen}
 	message := meta.FindStatusCondition(decide(host, seen, now).status.Conditions, v1alpha1.ConditionReady).Message
-	NewWithT(t).Expect(message).To(ContainSubstring("kubectl create token agent --namespace hyperkeep-host-hv01"))
+	NewWithT(t).Expect(message).To(And(
+		ContainSubstring("kubectl create serviceaccount enroller --namespace hyperkeep-host-hv01"),
+		ContainSubstring("kubectl create token enroller --namespace hyperkeep-host-hv01 --duration 15m"),
+		ContainSubstring("agent.exe enroll --host hv01")))
 }
 
 func TestDecideWarnsOfWorkThatIsAbandoned(t *testing.T) {

@@ -85,7 +85,7 @@ func (r *Reconciler) observeNamespaces(ctx context.Context, host *v1alpha1.Hyper
 }
 
 func (r *Reconciler) observeAccess(ctx context.Context, host *v1alpha1.HyperVHost, seen *observed) error {
-	for _, wanted := range bindings(host.Name, r.Manager) {
+	for _, wanted := range bindings(host.Name, r.Options) {
 		binding := &rbacv1.RoleBinding{}
 		found, err := r.find(ctx, client.ObjectKeyFromObject(wanted), binding)
 		switch {

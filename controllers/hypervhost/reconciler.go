@@ -38,6 +38,9 @@ const Finalizer = "hyperkeep.io/agent"
 type Options struct {
 	// Manager is the manager's own ServiceAccount: it gets the right to put credentials into the agents' namespaces.
 	Manager types.NamespacedName
+	// NodesNamespace is where the pods run that are the agents of hosts which are nodes of this cluster; empty when there are none. Their account, named
+	// as agents' are, may ask for tokens of the agent of the host that has their node's name.
+	NodesNamespace string
 	// Clock judges leases.
 	Clock clock.PassiveClock
 }
@@ -60,8 +63,8 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=create
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,resourceNames=agent,verbs=get;list;watch;delete
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,verbs=get;list;watch;create
-// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,resourceNames=agent;hyperkeep-manager,verbs=delete
-// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,resourceNames=hyperkeep-agent;hyperkeep-credentials,verbs=bind
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,resourceNames=agent;agent-token;enroller;hyperkeep-manager,verbs=delete
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,resourceNames=hyperkeep-agent;hyperkeep-credentials;hyperkeep-token;hyperkeep-enroller,verbs=bind
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,resourceNames=agent,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 

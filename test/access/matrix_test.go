@@ -27,6 +27,9 @@ import (
 	"github.com/hyperkeep/hyperkeep/controllers/test/testcluster"
 )
 
+// nodesNamespace is where config/nodes puts the agents of hosts that are nodes.
+const nodesNamespace = "hyperkeep-nodes"
+
 // world is a cluster with two hosts and a user namespace.
 type world struct {
 	*testcluster.Cluster
@@ -36,9 +39,15 @@ func TestAccess(t *testing.T) {
 	w := &world{testcluster.New(t)}
 	w.Manage(t, func(mgr ctrl.Manager) error {
 		return hypervhost.SetupWithManager(mgr, hypervhost.Options{
-			Manager: types.NamespacedName{Namespace: testcluster.ManagerNamespace, Name: testcluster.ManagerAccount}, Clock: clock.RealClock{},
+			Manager:        types.NamespacedName{Namespace: testcluster.ManagerNamespace, Name: testcluster.ManagerAccount},
+			NodesNamespace: nodesNamespace, Clock: clock.RealClock{},
 		})
 	})
+	for _, path := range []string{"namespace.yaml", "access.yaml"} {
+		if out, err := w.Kubectl().Run(t.Context(), "apply", "--server-side", "--filename", testcluster.Root()+"/config/nodes/"+path); err != nil {
+			t.Fatal(out, err)
+		}
+	}
 	w.Namespace(t, "sales")
 	for _, name := range []string{"a", "b"} {
 		host := &v1alpha1.HyperVHost{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.HyperVHostSpec{VirtualMachineNamespace: "sales"}}
@@ -50,6 +59,7 @@ func TestAccess(t *testing.T) {
 	}
 	t.Run("the samples apply", w.samples)
 	t.Run("agents (T5)", w.agents)
+	t.Run("enrolment", w.enrolment)
 	t.Run("people", w.people)
 	t.Run("the manager's fence (T12)", w.fence)
 }
@@ -93,7 +103,7 @@ func (w *world) may(t *testing.T, who *rest.Config, namespaces ...string) []stri
 }
 
 // everywhere are the namespaces in which somebody may try something.
-var everywhere = []string{"hyperkeep-host-a", "hyperkeep-host-b", testcluster.KeeperNamespace, testcluster.ManagerNamespace, "sales", "kube-system"}
+var everywhere = []string{"hyperkeep-host-a", "hyperkeep-host-b", testcluster.KeeperNamespace, testcluster.ManagerNamespace, "sales", "kube-system", nodesNamespace}
 
 func (w *world) agents(t *testing.T) {
 	for _, namespace := range []string{"hyperkeep-host-a", testcluster.KeeperNamespace} {
@@ -108,6 +118,9 @@ func (w *world) agents(t *testing.T) {
 			"hostinventories/status patch update", "leases create", "leases[agent] get update", "secrets get",
 		} {
 			want = append(want, namespace+": "+right)
+		}
+		if namespace != testcluster.KeeperNamespace {
+			want = append(want, namespace+": serviceaccounts/token[agent] create")
 		}
 		NewWithT(t).Expect(w.may(t, token, everywhere...)).To(ConsistOf(want))
 	}
@@ -126,7 +139,7 @@ func (w *world) strangers(t *testing.T) {
 		"read a user's image":           agent.List(t.Context(), &v1alpha1.BackupImageList{}, client.InNamespace("sales")),
 		"give itself work":              agent.Create(t.Context(), &v1alpha1.AgentTask{ObjectMeta: metav1.ObjectMeta{Namespace: "hyperkeep-host-a", Name: "x"}}),
 		"read its host":                 agent.Get(t.Context(), client.ObjectKey{Name: "a"}, &v1alpha1.HyperVHost{}),
-		"make itself a token":           agent.SubResource("token").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "hyperkeep-host-a", Name: "agent"}}, &authenticationv1.TokenRequest{}),
+		"make itself a token for ever":  agent.SubResource("token").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "hyperkeep-host-a", Name: "agent"}}, &authenticationv1.TokenRequest{}),
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("an agent could %s: %v", name, err)

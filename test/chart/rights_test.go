@@ -37,8 +37,12 @@ var allowed = map[string]map[string]string{
 		"hyperkeep.io/virtualmachines/status: patch":                          "is the only writer of this status",
 		"rbac.authorization.k8s.io/clusterroles[hyperkeep-agent]: bind":       "gives an agent its rights, in its own namespace: the fence refuses any other",
 		"rbac.authorization.k8s.io/clusterroles[hyperkeep-credentials]: bind": "gives itself the right to write credentials where an agent reads them: the fence refuses any other place",
-		"rbac.authorization.k8s.io/rolebindings: create get list watch":       "binds those two roles, and nothing else: it may bind no other",
+		"rbac.authorization.k8s.io/clusterroles[hyperkeep-enroller]: bind":    "lets a host enroll: the fence refuses any other namespace than its agent's",
+		"rbac.authorization.k8s.io/clusterroles[hyperkeep-token]: bind":       "lets an agent renew its token: the fence refuses any other namespace",
+		"rbac.authorization.k8s.io/rolebindings: create get list watch":       "binds those four roles, and nothing else: it may bind no other",
 		"rbac.authorization.k8s.io/rolebindings[agent]: delete":               "takes an agent's rights away",
+		"rbac.authorization.k8s.io/rolebindings[agent-token]: delete":         "replaces a binding that somebody changed",
+		"rbac.authorization.k8s.io/rolebindings[enroller]: delete":            "replaces a binding that somebody changed",
 		"rbac.authorization.k8s.io/rolebindings[hyperkeep-manager]: delete":   "replaces a binding that somebody changed",
 	},
 	"Role/hyperkeep-manager": {
@@ -55,6 +59,13 @@ var allowed = map[string]map[string]string{
 	},
 	"ClusterRole/hyperkeep-credentials": {
 		"core/secrets: create delete get update": "bound in agents' namespaces only: hands credentials out and withdraws them",
+	},
+	"ClusterRole/hyperkeep-token": {
+		"core/serviceaccounts/token[agent]: create": "bound in agents' namespaces only: an agent renews its token, a host that enrolls gets its first; a policy says bound to what",
+	},
+	"ClusterRole/hyperkeep-enroller": {
+		"core/secrets: create":                   "claims the enrolment, which can be done once; a policy limits the name and the type",
+		"core/serviceaccounts[enroller]: delete": "removes the account whose one-time token was used",
 	},
 	"ClusterRole/hyperkeep-agent": {
 		"core/secrets: get":                                    "reads the credentials that were put into its namespace",
