@@ -57,7 +57,7 @@ func (c call) formatError() (wmi.Result, error) {
 func (c call) startService() (wmi.Result, error) { return c.setService(true) }
 func (c call) stopService() (wmi.Result, error)  { return c.setService(false) }
 
-// setService returns what Win32_Service does: 0 success, 10 it runs already, 6 it is stopped already.
+// setService returns what Win32_Service does: 0 success, 10 it runs already, 14 it is disabled, 6 it is stopped already.
 func (c call) setService(run bool) (wmi.Result, error) {
 	name, _ := c.target.properties["Name"].(string)
 	c.host.mu.Lock()
@@ -67,6 +67,9 @@ func (c call) setService(run bool) (wmi.Result, error) {
 			return refuse(10)
 		}
 		return refuse(6)
+	}
+	if run && c.host.disabled[name] {
+		return refuse(14)
 	}
 	c.host.services[name] = run
 	return refuse(codeDone)

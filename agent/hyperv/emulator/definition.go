@@ -151,7 +151,7 @@ func (v *vm) writeConfigurationFiles(folder, id string, d definition) error {
 	if err != nil {
 		return err
 	}
-	runtime := []byte("emulated Hyper-V runtime state 1\n" + id)
+	runtime := runtimeState(id, d.Config)
 	files := map[string][]byte{d.Config.definitionFile(id): text, id + ".VMRS": runtime}
 	if d.Config.legacy() {
 		delete(files, id+".VMRS")
@@ -179,6 +179,19 @@ func (v *vm) guestState() ([]byte, error) {
 		return []byte("emulated Hyper-V guest state 1\n" + newGUID()), nil
 	}
 	return text, err
+}
+
+// savedMemory is the size of the memory that the emulator pretends to save: enough to find it again.
+const savedMemory = 64 << 10
+
+// runtimeState is the content of a .VMRS file. That of a saved VM holds its memory.
+func runtimeState(id string, config vmConfig) []byte {
+	state := []byte("emulated Hyper-V runtime state 1\n" + id)
+	if config.State != stateSaved {
+		return state
+	}
+	memory := bytes.Repeat([]byte("memory of "+id+"\n"), savedMemory/(len(id)+11))
+	return append(append(state, '\n'), memory...)
 }
 
 func (v *vm) removeSnapshotFiles(s *snapshotRecord) error {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -25,7 +26,7 @@ type Faults struct {
 	hits        map[string]int
 }
 
-// Pause stops the host at a named point. Points are "snapshot.prepared", "snapshot.committed" and "merge.copied".
+// Pause stops the host at a named point. Points are "snapshot.prepared", "snapshot.committed" and "merge.copied", "vss.frozen" and "vss.saved".
 type Pause struct {
 	// Reached is closed when the host has come to the point; it stays there until Resume.
 	Reached chan struct{}
@@ -141,6 +142,29 @@ func (f *Faults) refuse(method string) uint32 {
 		return fault.ReturnValue
 	}
 	return 0
+}
+
+// hresult is the fault of a call of VSS.
+func (f *Faults) hresult(method string) error {
+	if fault := f.take(method, false); fault != nil {
+		return fmt.Errorf("%s: %w", method, vss.Code(fault.ReturnValue))
+	}
+	return nil
+}
+
+// writer is the fault of a step of the Hyper-V VSS writer.
+func (f *Faults) writer(step string, failed vss.WriterState) error {
+	if fault := f.take(step, false); fault != nil {
+		return &vss.WriterError{State: failed, Code: vss.Code(fault.ReturnValue)}
+	}
+	return nil
+}
+
+// DisableService stops a Windows service for good, as an administrator may: it cannot be started any more.
+func (f *Faults) DisableService(name string) {
+	f.host.mu.Lock()
+	defer f.host.mu.Unlock()
+	f.host.services[name], f.host.disabled[name] = false, true
 }
 
 func (f *Faults) jobFault(method string) error {

@@ -46,6 +46,7 @@ type Host struct {
 	lock   *flock.Flock
 	jobs   *jobTable
 	faults *Faults
+	vss    shadowService
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -58,6 +59,7 @@ type Host struct {
 	closed   bool
 	vms      map[string]*vm  // by folder
 	services map[string]bool // Windows services that run, by name
+	disabled map[string]bool // those that cannot be started
 	booted   time.Time
 	quiesced int
 }
@@ -110,9 +112,10 @@ func (h *Host) open() (err error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.booted = h.now()
 	h.services = map[string]bool{"vmms": true, "VSS": false, "Winmgmt": true}
+	h.disabled = map[string]bool{}
 	h.faults = newFaults(h)
 	h.jobs = newJobTable(h)
-	if err := h.loadPlanned(); err != nil {
+	if err := errors.Join(h.vss.open(h), h.loadPlanned()); err != nil {
 		return errors.Join(err, h.files.Close(), h.lock.Unlock())
 	}
 	h.scan()

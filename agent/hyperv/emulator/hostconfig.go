@@ -20,12 +20,15 @@ import (
 // hostConfig is host.yaml: what the host is. The file may be missing.
 type hostConfig struct {
 	Name      string                  `yaml:"name,omitempty"`
-	OSVersion string                  `yaml:"osVersion,omitempty"` // 2016, 2019, 2022 or 2025
+	OSVersion string                  `yaml:"osVersion,omitempty"` // 2012, 2012R2, 2016, 2019, 2022 or 2025
 	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
 	Switches  []string                `yaml:"switches,omitempty"`
 	// Processors is how many logical processors the host has.
 	Processors int64 `yaml:"processors,omitempty"`
+	// OfflineBackupSaves has the VSS writer of Windows Server 2012 R2 and later save a running VM that cannot quiesce, as older ones always do, instead of
+	// taking a checkpoint without asking the guest.
+	OfflineBackupSaves bool `yaml:"offlineBackupSaves,omitempty"`
 	// JobMillis is how long a job takes at least.
 	JobMillis int64 `yaml:"jobMillis,omitempty"`
 	// MergeBytesPerSecond is how fast checkpoints are merged. Zero does not slow them down.
@@ -37,7 +40,7 @@ type volumeConfig struct {
 }
 
 // builds are the versions that Win32_OperatingSystem reports.
-var builds = map[string]string{"2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
+var builds = map[string]string{"2012": "9200", "2012R2": "9600", "2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
 
 const (
 	defaultJobMillis = 50
@@ -81,7 +84,7 @@ func loadHostConfig(dir string) (hostConfig, error) {
 
 func (c *hostConfig) check() error {
 	if builds[c.OSVersion] == "" {
-		return fmt.Errorf("osVersion: %q is none of 2016, 2019, 2022 and 2025", c.OSVersion)
+		return fmt.Errorf("osVersion: %q is none of 2012, 2012R2, 2016, 2019, 2022 and 2025", c.OSVersion)
 	}
 	for letter, v := range c.Volumes {
 		if !regexp.MustCompile(`^[A-Z]$`).MatchString(letter) || v.SizeBytes < 0 {
@@ -108,7 +111,7 @@ func (c *hostConfig) letters() []string {
 
 // mapping lays the volumes out below dir: the folder itself is D:\VMs, and X:\ lies in .volumes/X.
 func (c *hostConfig) mapping(dir string) hostfs.Mapping {
-	m := hostfs.Mapping{Root: dir, Volumes: []hostfs.Volume{{Prefix: vmVolume, Folder: ".", SizeBytes: c.Volumes["D"].SizeBytes}}}
+	m := hostfs.Mapping{Root: dir, Shadows: privateFolder + "/shadows", Volumes: []hostfs.Volume{{Prefix: vmVolume, Folder: ".", SizeBytes: c.Volumes["D"].SizeBytes}}}
 	for _, letter := range c.letters() {
 		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: letter + ":", Folder: volumesFolder + "/" + letter, SizeBytes: c.Volumes[letter].SizeBytes})
 	}

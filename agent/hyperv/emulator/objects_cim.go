@@ -51,8 +51,12 @@ func (h *Host) win32Services() []object {
 		if h.services[name] {
 			state = "Running"
 		}
+		mode := "Manual"
+		if h.disabled[name] {
+			mode = "Disabled"
+		}
 		out = append(out, object{class: "Win32_Service", properties: map[string]any{
-			"Name": name, "DisplayName": name, "State": state, "Started": h.services[name], "StartMode": "Manual", "Status": "OK",
+			"Name": name, "DisplayName": name, "State": state, "Started": h.services[name], "StartMode": mode, "Status": "OK",
 		}})
 	}
 	return out

@@ -80,6 +80,7 @@ func (h *Host) handler(ctx context.Context) http.Handler {
 		return wire.Changes{Changed: changed, Processed: processed}, err
 	})
 	handle(mux, wire.PathMapping, func(context.Context, struct{}) (hostfs.Mapping, error) { return h.Mapping(), nil })
+	mux.HandleFunc("POST "+wire.PathVSS, h.handleVSS)
 	h.handleFaults(mux)
 	return mux
 }

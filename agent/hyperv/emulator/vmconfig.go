@@ -30,6 +30,8 @@ type vmConfig struct {
 	IntegrationServices integrationServices `yaml:"integrationServices,omitempty"`
 	Checkpoints         checkpointPolicy    `yaml:"checkpoints,omitempty"`
 	Replica             replicaRole         `yaml:"replica,omitempty"`
+	// HiddenFromWriter leaves the VM out of the VSS writer's metadata, as seen on Windows Server 2025.
+	HiddenFromWriter bool `yaml:"hiddenFromWriter,omitempty"`
 
 	// SCSIControllers is how many there are; by default as many as the disks need, and one at least.
 	SCSIControllers *int64          `yaml:"scsiControllers,omitempty"`

@@ -59,7 +59,10 @@ func (l *Local) OpenWrite(ctx context.Context, path string) (File, error) {
 
 // Create implements FS.
 func (l *Local) Create(ctx context.Context, path string) (File, error) {
-	name, _, err := l.mapping.Resolve(path)
+	name, volume, err := l.mapping.Resolve(path)
+	if err == nil && volume.shadow {
+		err = wrap("create", path, fs.ErrPermission)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +79,9 @@ func (l *Local) open(ctx context.Context, path string, flags int) (File, error) 
 	name, volume, err := l.mapping.Resolve(path)
 	if err != nil {
 		return nil, err
+	}
+	if volume.shadow && flags != os.O_RDONLY {
+		return nil, wrap("open", path, fs.ErrPermission)
 	}
 	f, err := l.root.OpenFile(filepath.FromSlash(name), flags, 0o644)
 	if err != nil {
@@ -121,6 +127,9 @@ func (l *Local) Rename(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
+	if sourceVolume.shadow || targetVolume.shadow {
+		return wrap("rename to "+to, from, fs.ErrPermission)
+	}
 	if !strings.EqualFold(sourceVolume.Prefix[:2], targetVolume.Prefix[:2]) {
 		return fmt.Errorf("%w: %s and %s lie on different volumes", ErrPath, from, to)
 	}
@@ -146,9 +155,12 @@ func (l *Local) Remove(ctx context.Context, path string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	name, _, err := l.mapping.Resolve(path)
+	name, volume, err := l.mapping.Resolve(path)
 	if err != nil {
 		return err
+	}
+	if volume.shadow {
+		return wrap("remove", path, fs.ErrPermission)
 	}
 	if err := l.root.Remove(filepath.FromSlash(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return wrap("remove", path, err)

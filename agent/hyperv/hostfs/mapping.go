@@ -2,6 +2,7 @@ package hostfs
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -11,7 +12,12 @@ type Mapping struct {
 	Root string `json:"root"`
 	// Volumes are tried in order; the first whose Prefix holds a path wins.
 	Volumes []Volume `json:"volumes"`
+	// Shadows is the slash-separated path below Root of the folder that holds the shadow copies, each in a folder by its number. "" has none.
+	Shadows string `json:"shadows,omitempty"`
 }
+
+// ShadowDevice is the device path of a shadow copy without its number. What is below a device can only be read.
+const ShadowDevice = `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy`
 
 // Volume is one folder of the host.
 type Volume struct {
@@ -21,6 +27,8 @@ type Volume struct {
 	Folder string `json:"folder"`
 	// SizeBytes makes the volume look, and be, that small. Zero leaves it as large as the file system below it.
 	SizeBytes int64 `json:"sizeBytes,omitempty"`
+
+	shadow bool // a shadow copy, which can only be read
 }
 
 // invalidCharacters may not appear in a Windows file name.
@@ -28,6 +36,9 @@ const invalidCharacters = `<>:"|?*`
 
 // Resolve returns the slash-separated path below Root of a Windows path, and its volume. ErrPath for every path that no volume holds.
 func (m Mapping) Resolve(path string) (string, Volume, error) {
+	if below, isShadow := strings.CutPrefix(path, ShadowDevice); isShadow && m.Shadows != "" {
+		return m.resolveShadow(path, below)
+	}
 	segments, err := split(path)
 	if err != nil {
 		return "", Volume{}, err
@@ -39,6 +50,21 @@ func (m Mapping) Resolve(path string) (string, Volume, error) {
 		}
 	}
 	return "", Volume{}, fmt.Errorf("%w: %s lies on a volume that the host does not have", ErrPath, path)
+}
+
+// resolveShadow is Resolve for the number and the path below a shadow copy's device.
+func (m Mapping) resolveShadow(path, below string) (string, Volume, error) {
+	number, rest, _ := strings.Cut(below, `\`)
+	if n, err := strconv.ParseUint(number, 10, 31); err != nil || strconv.FormatUint(n, 10) != number {
+		return "", Volume{}, fmt.Errorf("%w: %q is no shadow copy", ErrPath, path)
+	}
+	// The names below obey the same rules as on any volume.
+	segments, err := split(`S:\` + rest)
+	if err != nil {
+		return "", Volume{}, fmt.Errorf("%w: %q", ErrPath, path)
+	}
+	v := Volume{Prefix: ShadowDevice + number, Folder: m.Shadows + "/" + number, shadow: true}
+	return join(v.Folder, segments[1:]), v, nil
 }
 
 // split cuts an absolute Windows path into its drive and names, and refuses all that Windows would read in another way than we do.

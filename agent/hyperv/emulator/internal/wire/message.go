@@ -23,6 +23,7 @@ const (
 	PathTrack       = "/virtdisk/track"
 	PathChanges     = "/virtdisk/changes"
 	PathMapping     = "/mapping"
+	PathVSS         = "/vss" // upgrades the connection to one of vss/remote
 	PathFault       = "/faults/fail"
 	PathMerges      = "/faults/merges"
 	PathTracking    = "/faults/tracking"

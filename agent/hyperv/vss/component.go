@@ -1,0 +1,95 @@
+package vss
+
+import (
+	"slices"
+	"strings"
+)
+
+// Component is what the Hyper-V writer offers for one virtual machine.
+type Component struct {
+	// Writer is the instance of the writer, which changes with each start of Hyper-V's management service.
+	Writer string        `json:"writer"`
+	Type   ComponentType `json:"type"`
+	// LogicalPath and Name are taken from the writer's metadata and never made up. Name is the virtual machine's id.
+	LogicalPath string `json:"logicalPath,omitempty"`
+	Name        string `json:"name"`
+	// Caption tells for people, and in its first words for programs, how the writer would back the machine up: see Mode.
+	Caption string `json:"caption"`
+	// Files are all that belongs to the machine: configuration, disks, checkpoints.
+	Files []FileSpec `json:"files"`
+}
+
+// ComponentType is VSS_COMPONENT_TYPE.
+type ComponentType int
+
+// The component types.
+const (
+	Database  ComponentType = 1
+	FileGroup ComponentType = 2
+)
+
+// FileSpec names files of a component.
+type FileSpec struct {
+	// Path is a folder without trailing backslash, Pattern a file name which may hold the wildcards * and ?.
+	Path    string `json:"path"`
+	Pattern string `json:"pattern"`
+	// Recursive includes the folders below.
+	Recursive bool `json:"recursive,omitempty"`
+}
+
+// Mode is how the writer would back a virtual machine up.
+type Mode string
+
+// The modes.
+const (
+	// Online: the guest quiesces and runs on.
+	Online Mode = "Online"
+	// OfflineMode: the guest cannot quiesce. Up to Windows Server 2012 the machine is saved during the snapshot, and what a later host does shows only then.
+	OfflineMode Mode = "Offline"
+	// UnknownMode: the caption says it in words that we do not know, as on a host in another language.
+	UnknownMode Mode = "Unknown"
+)
+
+// captions are the first words of captions: of Windows Server 2012 and older, then of 2012 R2 and later.
+var captions = []struct {
+	prefix string
+	mode   Mode
+}{
+	{`backup using child partition snapshot\`, Online}, {`backup using saved state\`, OfflineMode},
+	{`online\`, Online}, {`offline\`, OfflineMode},
+}
+
+// Mode reads the caption.
+func (c Component) Mode() Mode {
+	for _, known := range captions {
+		if strings.HasPrefix(strings.ToLower(c.Caption), known.prefix) {
+			return known.mode
+		}
+	}
+	return UnknownMode
+}
+
+// Volumes lists the volumes of the component's files, in order, each once. ok is false when a file lies on none that we can tell.
+func (c Component) Volumes() (volumes []string, ok bool) {
+	for _, file := range c.Files {
+		volume := VolumeOf(file.Path + `\`)
+		if volume == "" {
+			return nil, false
+		}
+		if !slices.Contains(volumes, volume) {
+			volumes = append(volumes, volume)
+		}
+	}
+	slices.Sort(volumes)
+	return volumes, len(volumes) > 0
+}
+
+// Find returns the component of a virtual machine by its id.
+func Find(components []Component, vmID string) (Component, bool) {
+	for _, c := range components {
+		if strings.EqualFold(strings.Trim(c.Name, "{}"), vmID) {
+			return c, true
+		}
+	}
+	return Component{}, false
+}
