@@ -18,6 +18,9 @@ needed=(
   "busybox busybox-static"             # that guest's programs
   "debugfs e2fsprogs"                  # file systems in the tests' images
   "mkntfs ntfs-3g"
+  "wine wine" # runs the Windows agent
+  "/usr/lib/wine/wine64 wine64"
+  "x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-win32" # Wine's stand-ins for Hyper-V's libraries
 )
 
 PATH=$PATH:/usr/sbin:/sbin

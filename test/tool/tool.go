@@ -17,6 +17,7 @@ var packages = map[string]string{
 	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "debugfs": "e2fsprogs",
 	"mkntfs": "ntfs-3g", "ntfscp": "ntfs-3g", "ntfscat": "ntfs-3g", "ntfsfix": "ntfs-3g",
 	"vhdiinfo": "libvhdi-utils", "busybox": "busybox-static",
+	"wine": "wine wine64", "wineserver": "wine wine64", "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64-win32",
 }
 
 // MissingError means that programs are not installed.
