@@ -14,6 +14,30 @@ type Concern struct {
 	Message string `json:"message"`
 }
 
+// Severity is how much a concern takes away from a backup.
+type Severity string
+
+// The severities.
+const (
+	// Critical: a backup fails, or is not begun.
+	Critical Severity = "Critical"
+	// Warning: a backup holds less, or promises less, than one expects.
+	Warning Severity = "Warning"
+	// Information: a backup is complete; something about it is worth knowing.
+	Information Severity = "Information"
+)
+
+// Severity of a reason. One that nobody classed is a warning.
+func (r ConcernReason) Severity() Severity {
+	switch r {
+	case CriticalState, ForeignCheckpoint, DiskUnreadable, HostTooOld, DesktopEdition:
+		return Critical
+	case ConfigurationVersionOld:
+		return Information
+	}
+	return Warning
+}
+
 // ConcernReason is the kind of a concern, a word that programs may compare.
 type ConcernReason string
 

@@ -9,8 +9,9 @@ import (
 
 // The gates of the WMI method and of change tracking.
 const (
-	firstBuildWithRCT   = 14393 // Windows Server 2016
-	firstClusterWithRCT = 9     // the functional level of Server 2016
+	firstBuildWithRCT = 14393 // Windows Server 2016
+	// FirstClusterWithRCT is the functional level of Server 2016, from which on a cluster can track changes.
+	FirstClusterWithRCT = 9
 )
 
 // HostObstacles lists why a host cannot be backed up by checkpoints through WMI; empty when it can.
@@ -30,9 +31,9 @@ func HostObstacles(host HostInfo) []Concern {
 // has the disk itself, whose tracking can be enabled or not.
 func TrackingObstacles(host HostInfo, vm VM) []Concern {
 	out := HostObstacles(host)
-	if host.ClusterFunctionalLevel != 0 && host.ClusterFunctionalLevel < firstClusterWithRCT {
+	if host.ClusterFunctionalLevel != 0 && host.ClusterFunctionalLevel < FirstClusterWithRCT {
 		out = append(out, Concern{Reason: ClusterLevelTooLow,
-			Message: fmt.Sprintf("The cluster's functional level is %d. Change tracking needs %d: run Update-ClusterFunctionalLevel.", host.ClusterFunctionalLevel, firstClusterWithRCT)})
+			Message: fmt.Sprintf("The cluster's functional level is %d. Change tracking needs %d: run Update-ClusterFunctionalLevel.", host.ClusterFunctionalLevel, FirstClusterWithRCT)})
 	}
 	switch {
 	case versionBefore(vm.ConfigurationVersion, 6, 2):

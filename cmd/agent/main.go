@@ -1,9 +1,10 @@
 // Command agent is Hyperkeep's hand on a Hyper-V host (agent host), its housekeeper of repositories (agent keeper), an emulated Hyper-V host for demos
-// and tests (agent emulate), and a tool to look into disk files (agent disk).
+// and tests (agent emulate), and tools to look at a host before its first backup (agent preflight) and into disk files (agent disk).
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/preflight"
 )
 
 // version is set when the binary is built.
@@ -25,9 +28,39 @@ func main() {
 	root := &cobra.Command{
 		Use: "agent", Short: "Hyperkeep's agent", Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand())
-	if err := root.ExecuteContext(ctrl.LoggerInto(ctx, ctrl.Log)); err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", err)
-		os.Exit(1) //nolint:gocritic // the signal handler goes with the process
+	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand())
+	if cmd, err := root.ExecuteContextC(ctrl.LoggerInto(ctx, ctrl.Log)); err != nil {
+		exit := exitOf(cmd, err)
+		if exit.err != nil {
+			fmt.Fprintln(os.Stderr, "Error:", exit.err)
+		}
+		os.Exit(exit.code) //nolint:gocritic // the signal handler goes with the process
 	}
+}
+
+// exitError ends the process with a code; its error is printed when there is one.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitOf says how a command that returned an error ends: with 1, unless its codes have a meaning of their own.
+func exitOf(cmd *cobra.Command, err error) *exitError {
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit):
+		return exit
+	case cmd.Name() == preflightName:
+		return &exitError{code: preflight.ExitNotReady, err: err}
+	}
+	return &exitError{code: 1, err: err}
 }
