@@ -19,6 +19,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/test/site"
 	"github.com/hyperkeep/hyperkeep/test/tenant"
 	"github.com/hyperkeep/hyperkeep/test/tool"
+	"github.com/hyperkeep/hyperkeep/test/wine"
 )
 
 // shared is the site of all tests, started by the first that needs one.
@@ -60,11 +61,38 @@ func startSite() {
 		shared.err = err
 		return
 	}
+	windows, err := windowsMachines(ctx)
+	if err != nil {
+		shared.err = err
+		return
+	}
 	shared.site, shared.err = site.Start(ctx, site.Options{
-		Dir: shared.dir, Binaries: binaries, WithControllerManager: true,
+		Dir: shared.dir, Binaries: binaries, WithControllerManager: true, Windows: windows,
 		HostArgs:   []string{"--inventory-interval", "500ms", "--lease-duration", "4s", "--sweep-interval", "2s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
 	})
+}
+
+// onWindows says that the hosts' agents are the Windows program, under Wine. Everything else stays as it is.
+var onWindows = os.Getenv("HYPERKEEP_AGENT") == "windows"
+
+func windowsMachines(ctx context.Context) (site.Windows, error) {
+	if !onWindows {
+		return nil, nil
+	}
+	exe := filepath.Join(shared.dir, "bin", "agent.exe")
+	if err := site.BuildForWindows(ctx, exe, os.Stderr, "-cover", "-coverpkg=./agent/..."); err != nil {
+		return nil, err
+	}
+	// A folder that outlives the run, if the caller names one.
+	coverage := os.Getenv("HYPERKEEP_COVERAGE")
+	if coverage == "" {
+		coverage = filepath.Join(shared.dir, "coverage")
+	}
+	if err := os.MkdirAll(coverage, 0o755); err != nil {
+		return nil, err
+	}
+	return wine.Machines{AgentExe: exe, Environment: []string{"GOCOVERDIR=" + wine.WindowsPath(coverage)}}, nil
 }
 
 // newTenant starts the site, if no test did yet, and makes a tenant named after the test. The test runs in parallel with others.
@@ -72,6 +100,9 @@ func newTenant(t *testing.T) *tenant.Tenant {
 	t.Helper()
 	t.Parallel()
 	tool.Require(t, append(filesystem.Programs, "qemu-img")...)
+	if onWindows {
+		wine.Require(t)
+	}
 	shared.once.Do(startSite)
 	var missing *controlplane.MissingBinaryError
 	if errors.As(shared.err, &missing) && os.Getenv("CI") == "" {

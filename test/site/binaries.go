@@ -27,16 +27,31 @@ func Build(ctx context.Context, dir string, progress io.Writer) (Binaries, error
 	}
 	built := Binaries{Manager: filepath.Join(dir, "manager"), Agent: filepath.Join(dir, "agent")}
 	for _, path := range []string{built.Manager, built.Agent} {
-		name := filepath.Base(path)
-		build := exec.CommandContext(ctx, filepath.Join(root, "hack", "progress.sh"), "compiling "+name,
-			"go", "build", "-v", "-o", path, "./cmd/"+name)
-		build.Dir = root
-		build.Stdout, build.Stderr = progress, progress
-		if err := build.Run(); err != nil {
-			return Binaries{}, fmt.Errorf("compile %s: %w", name, err)
+		if err := compile(ctx, root, path, filepath.Base(path), progress, nil); err != nil {
+			return Binaries{}, err
 		}
 	}
 	return built, nil
+}
+
+// BuildForWindows compiles the agent for Windows into a file, with further flags of go build.
+func BuildForWindows(ctx context.Context, exe string, progress io.Writer, flags ...string) error {
+	root, err := Checkout()
+	if err != nil {
+		return err
+	}
+	return compile(ctx, root, exe, "agent", progress, []string{"GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0"}, flags...)
+}
+
+func compile(ctx context.Context, root, path, command string, progress io.Writer, environment []string, flags ...string) error {
+	args := append([]string{"compiling " + filepath.Base(path), "go", "build", "-v", "-o", path}, flags...)
+	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "progress.sh"), append(args, "./cmd/"+command)...)
+	build.Dir, build.Env = root, append(os.Environ(), environment...)
+	build.Stdout, build.Stderr = progress, progress
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("compile %s: %w", filepath.Base(path), err)
+	}
+	return nil
 }
 
 // Checkout returns the top folder of the checkout that the working directory lies in.

@@ -47,14 +47,13 @@ func (s *Site) AddHost(ctx context.Context, name string) (*Host, error) {
 		emulator = append(emulator, "--shims", shims)
 	}
 	host.Emulator = NewProcess("emulated host "+name, s.logFile("emulator-"+name), emulator...)
-	if err := s.newAgent(ctx, host, shims); err != nil {
-		return nil, err
-	}
-
 	s.mu.Lock()
 	s.hosts = append(s.hosts, host)
 	s.mu.Unlock()
-	return host, host.StartEmulator(ctx)
+	if err := host.StartEmulator(ctx); err != nil {
+		return nil, err
+	}
+	return host, s.newAgent(ctx, host, shims)
 }
 
 // Socket is where the emulated host answers.
@@ -84,7 +83,11 @@ func serves(socket string) bool {
 
 // Stop stops the agent, then the emulated host. An error names what had ended by itself. A second call does nothing.
 func (h *Host) Stop() error {
-	err := errors.Join(h.Agent.Stop(), h.Emulator.Stop())
+	var err error
+	if h.Agent != nil {
+		err = h.Agent.Stop()
+	}
+	err = errors.Join(err, h.Emulator.Stop())
 	if h.machine != nil {
 		err = errors.Join(err, h.machine.Close())
 		h.machine = nil

@@ -9,8 +9,7 @@ import (
 
 // Windows has Windows machines.
 type Windows interface {
-	// Machine makes one. Hyper-V's calls go to the emulated host over dir, which answers them at shims, a loopback address. It may be called before that
-	// host runs.
+	// Machine makes one. Hyper-V's calls go to the emulated host over dir, which runs and answers them at shims, a loopback address.
 	Machine(ctx context.Context, dir, shims string) (Machine, error)
 	// Path is how every machine calls a local file or folder.
 	Path(local string) string
@@ -18,7 +17,7 @@ type Windows interface {
 
 // Machine is a Windows machine.
 type Machine interface {
-	// Agent is the program and the arguments that run the Windows agent on the machine, and the variables that they need besides this process's.
+	// Agent is the program and the arguments that run the Windows agent on the machine, and their environment.
 	Agent(args ...string) (command, environment []string)
 	// Close ends everything that runs on the machine, and removes it.
 	Close() error
@@ -50,7 +49,7 @@ func (s *Site) newAgent(ctx context.Context, host *Host, shims string) error {
 	}
 	command, environment := host.machine.Agent(append(args, "--kubeconfig", s.Windows.Path(kubeconfig), "--state-dir", s.Windows.Path(state))...)
 	host.Agent = NewProcess("Windows agent of "+host.Name, log, command...)
-	host.Agent.environment = append(os.Environ(), environment...)
+	host.Agent.environment = environment
 	host.Agent.stop = os.Interrupt // what a Windows program is told by Ctrl-C
 	return nil
 }
