@@ -34,9 +34,12 @@ func (d *OpenDisk) Close() error {
 // about its parent is only compared. ErrPath when the chain leaves the host's fixed volumes, loops or is too deep; vhdx.ErrCorrupt and its kin when the
 // files do not belong together.
 func (h *Host) OpenDisk(ctx context.Context, d FrozenDisk) (*OpenDisk, error) {
-	chain, err := h.chain(ctx, d.Path)
-	if err != nil {
-		return nil, fmt.Errorf("open disk %s: %w", d.Key, err)
+	chain := d.Chain
+	if len(chain) == 0 {
+		var err error
+		if chain, err = h.chain(ctx, d.Path); err != nil {
+			return nil, fmt.Errorf("open disk %s: %w", d.Key, err)
+		}
 	}
 	open := &OpenDisk{}
 	members := make([]*vhdx.File, 0, len(chain))
@@ -47,6 +50,7 @@ func (h *Host) OpenDisk(ctx context.Context, d FrozenDisk) (*OpenDisk, error) {
 		}
 		members = append(members, member)
 	}
+	var err error
 	if open.Disk, err = vhdx.NewDisk(members...); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk %s: %w", d.Key, err), open.Close())
 	}

@@ -11,7 +11,9 @@ type ConfigFile struct {
 	// Name is the file's name without its folder. Path is where it lies on the host.
 	Name string `json:"name"`
 	Path string `json:"path"`
-	Size int64  `json:"size"`
+	// Source is where it lies outside of a shadow copy, "" when Path is that.
+	Source string `json:"source,omitempty"`
+	Size   int64  `json:"size"`
 }
 
 // ConfigurationFiles lists the files that describe the VM as the checkpoint holds it: the configuration (.vmcx), the guest's state (.vmgs) and the runtime

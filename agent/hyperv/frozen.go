@@ -22,8 +22,11 @@ type FrozenDisk struct {
 	// Tracked says that RCT follows this disk. RCTID is the id that the checkpoint sealed, "" when the host does not tell it before the conversion.
 	Tracked bool   `json:"tracked"`
 	RCTID   string `json:"rctID,omitempty"`
-	// LivePath is the file that the VM writes since the checkpoint, "" when the disk is not attached any more.
+	// LivePath is the file that the VM writes since the checkpoint, "" when the disk is not attached any more. Of a disk in a shadow copy it is the file that
+	// was copied.
 	LivePath string `json:"livePath,omitempty"`
+	// Chain are the files of a disk in a shadow copy, topmost first. Otherwise it is empty, and the host is asked.
+	Chain []string `json:"chain,omitempty"`
 	// Place is what the disk's InstanceID ends in, in the VM and in its checkpoints. Reference points name disks by it.
 	Place string `json:"place"`
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -32,6 +33,10 @@ type Seams struct {
 	Cluster wmi.Session
 	Disks   virtdisk.Service
 	Files   hostfs.FS
+	// Shadows is the Volume Shadow Copy Service; nil where the method VSS is not to be had. ShadowProvider is the id of the VSS provider to use, "" for the one
+	// that Windows chooses.
+	Shadows        vss.Service
+	ShadowProvider string
 	// Clock paces the waiting for jobs; nothing is decided by it.
 	Clock wmi.Clock
 }
@@ -44,11 +49,18 @@ type Host struct {
 	disks   virtdisk.Service
 	files   hostfs.FS
 	clock   wmi.Clock
+
+	shadows        vss.Service
+	shadowProvider string
+	shadowTurn     chan struct{} // held while a snapshot set is made
 }
 
 // New makes a Host of its seams. It calls nothing yet.
 func New(s Seams) *Host {
-	return &Host{virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock}
+	return &Host{
+		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock,
+		shadows: s.Shadows, shadowProvider: s.ShadowProvider, shadowTurn: make(chan struct{}, 1),
+	}
 }
 
 // The services of Hyper-V, one instance each.

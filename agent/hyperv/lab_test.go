@@ -63,6 +63,12 @@ func (m machines) with(old, replacement string) machines {
 	return m
 }
 
+// on sets what the host is.
+func (m machines) on(host string) machines {
+	m["host.yaml"] = host
+	return m
+}
+
 func newLab(t *testing.T, files machines) *lab {
 	t.Helper()
 	l := &lab{T: t, WithT: NewWithT(t)}
@@ -88,7 +94,7 @@ func newLab(t *testing.T, files machines) *lab {
 	l.wire = &wire{Session: l.host.Session(wmi.NamespaceVirtualization), methods: map[string]int{}}
 	l.Host = hyperv.New(hyperv.Seams{
 		Virtualization: l.wire, CIM: l.host.Session(wmi.NamespaceCIMv2), Cluster: l.host.Session(wmi.NamespaceCluster),
-		Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
+		Disks: l.host.Disks(), Files: l.host.Files(), Shadows: l.host.VSS(), Clock: hurried{},
 	})
 	return l
 }
@@ -249,6 +255,16 @@ func (l *lab) vm(id string) hyperv.VM {
 	vm, err := l.VM(l.Context(), id)
 	l.Expect(err).NotTo(HaveOccurred())
 	return vm
+}
+
+// requestState changes a VM's state as another program does.
+func (l *lab) requestState(state int64) {
+	l.Helper()
+	s := l.foreignSession()
+	system, err := s.Query(l.Context(), "SELECT * FROM Msvm_ComputerSystem WHERE Name='"+crmID+"'")
+	l.Expect(err).NotTo(HaveOccurred())
+	_, err = wmi.Call(l.Context(), s, hurried{}, system[0].Path, "RequestStateChange", wmi.Params{"RequestedState": state})
+	l.Expect(err).NotTo(HaveOccurred())
 }
 
 func (l *lab) foreignSession() wmi.Session { return l.host.Session(wmi.NamespaceVirtualization) }

@@ -12,6 +12,7 @@ import (
 const (
 	requestStart   = 2
 	requestTurnOff = 3
+	requestPause   = 9
 )
 
 // TurnOff cuts a VM's power and waits until it is off; a VM that is off stays so. The guest is not asked. ErrVMNotFound, ErrBusy.

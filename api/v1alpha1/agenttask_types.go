@@ -135,6 +135,17 @@ type BackupTask struct {
 	// type of the run.
 	// +required
 	Type RunType `json:"type,omitempty"`
+	// method that is asked for.
+	// +optional
+	// +kubebuilder:default=Auto
+	Method MethodChoice `json:"method,omitempty"`
+	// onMethodIneligible says what to do where the host cannot do the method.
+	// +optional
+	// +kubebuilder:default=Fallback
+	OnMethodIneligible MethodIneligible `json:"onMethodIneligible,omitempty"`
+	// lastMethod is that of the newest image of the virtual machine. Absent without an image.
+	// +optional
+	LastMethod BackupMethod `json:"lastMethod,omitempty"`
 	// consistency that is asked for.
 	// +required
 	Consistency ConsistencySettings `json:"consistency,omitzero"`

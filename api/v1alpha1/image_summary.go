@@ -28,11 +28,30 @@ const (
 )
 
 // BackupMethod is how the host froze the disks.
-// +kubebuilder:validation:Enum=WMI
+// +kubebuilder:validation:Enum=WMI;VSS
 type BackupMethod string
 
-// MethodWMI is a recovery checkpoint through WMI.
-const MethodWMI BackupMethod = "WMI"
+// How a host can freeze disks.
+const (
+	// MethodWMI is a recovery checkpoint through WMI.
+	MethodWMI BackupMethod = "WMI"
+	// MethodVSS is shadow copies of the host's volumes through the Hyper-V VSS writer.
+	MethodVSS BackupMethod = "VSS"
+)
+
+// MemoryCapture says whether an image has the memory of the virtual machine.
+// +kubebuilder:validation:Enum=Captured;NotCaptured;None
+type MemoryCapture string
+
+// Whether an image has the memory.
+const (
+	// MemoryCaptured means that the configuration files hold the saved state.
+	MemoryCaptured MemoryCapture = "Captured"
+	// MemoryNotCaptured means that the virtual machine ran and its memory is not in the image.
+	MemoryNotCaptured MemoryCapture = "NotCaptured"
+	// MemoryNone means that the virtual machine was off.
+	MemoryNone MemoryCapture = "None"
+)
 
 // ImageSummary is what one backup achieved: the same facts on the task, the job and the image.
 type ImageSummary struct {
@@ -48,6 +67,21 @@ type ImageSummary struct {
 	// method that froze the disks.
 	// +required
 	Method BackupMethod `json:"method,omitempty"`
+	// methodReason says why this method and no other, in CamelCase.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	MethodReason string `json:"methodReason,omitempty"`
+	// methodMessage explains the reason.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	MethodMessage string `json:"methodMessage,omitempty"`
+	// interruptionMilliseconds is how long the virtual machine was seen not to run for the snapshot. Absent when it was not seen to stop.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	InterruptionMilliseconds *int64 `json:"interruptionMilliseconds,omitempty"`
+	// memory says whether the image has the memory of the virtual machine.
+	// +optional
+	Memory MemoryCapture `json:"memory,omitempty"`
 	// protectedBytes is the virtual size of the disks in the image.
 	// +optional
 	// +kubebuilder:validation:Minimum=0

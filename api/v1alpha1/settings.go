@@ -9,6 +9,18 @@ type BackupSettings struct {
 	// +required
 	RepositoryRef RepositoryReference `json:"repositoryRef,omitzero"`
 
+	// method says how the host freezes the disks: WMI by a recovery checkpoint, VSS by shadow copies of the host's volumes through the Hyper-V writer. Auto
+	// takes WMI where the host can, and stays with VSS where the newest image of the virtual machine was taken by it.
+	// +optional
+	// +kubebuilder:default=Auto
+	Method MethodChoice `json:"method,omitempty"`
+
+	// onMethodIneligible says what happens when the host cannot do the method for a virtual machine: Fallback takes the other one and records why, Fail fails
+	// the job.
+	// +optional
+	// +kubebuilder:default=Fallback
+	OnMethodIneligible MethodIneligible `json:"onMethodIneligible,omitempty"`
+
 	// consistency says what the guest is asked for before the checkpoint.
 	// +optional
 	// +kubebuilder:default={}
@@ -29,6 +41,27 @@ type BackupSettings struct {
 	// +optional
 	Retention *Retention `json:"retention,omitempty"`
 }
+
+// MethodChoice is the method that a policy asks for.
+// +kubebuilder:validation:Enum=Auto;WMI;VSS
+type MethodChoice string
+
+// The methods that a policy can ask for.
+const (
+	MethodChoiceAuto MethodChoice = "Auto"
+	MethodChoiceWMI  MethodChoice = MethodChoice(MethodWMI)
+	MethodChoiceVSS  MethodChoice = MethodChoice(MethodVSS)
+)
+
+// MethodIneligible is what to do where the host cannot do the method.
+// +kubebuilder:validation:Enum=Fallback;Fail
+type MethodIneligible string
+
+// What to do where the host cannot do the method.
+const (
+	MethodIneligibleFallback MethodIneligible = "Fallback"
+	MethodIneligibleFail     MethodIneligible = "Fail"
+)
 
 // ConsistencyLevel is what a policy asks for.
 // +kubebuilder:validation:Enum=Application;ApplicationThenCrash;Crash
@@ -65,6 +98,12 @@ type ConsistencySettings struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=3600
 	QuiesceTimeoutSeconds int32 `json:"quiesceTimeoutSeconds,omitempty"`
+
+	// allowSavedState lets the method VSS save a running virtual machine that cannot quiesce for the moment of the snapshot, below the level Application. The
+	// image then holds its memory, and its users wait meanwhile. Without it such a machine is not touched and the image is crash consistent.
+	// +optional
+	// +kubebuilder:default=false
+	AllowSavedState *bool `json:"allowSavedState,omitempty"`
 }
 
 // ChangeTrackingSettings say how unchanged data is left out.

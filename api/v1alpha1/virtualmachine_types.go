@@ -91,6 +91,9 @@ type RestorePoint struct {
 	// consistency that was achieved.
 	// +required
 	Consistency AchievedConsistency `json:"consistency,omitempty"`
+	// method that it was taken by. The method Auto of a policy stays with VSS.
+	// +optional
+	Method BackupMethod `json:"method,omitempty"`
 }
 
 // VirtualMachine is one virtual machine of a host, by its Hyper-V id. The manager makes it from the hosts' inventories and keeps it, with

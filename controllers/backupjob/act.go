@@ -31,10 +31,16 @@ func newTask(job *v1alpha1.BackupJob, run delegation.Run, seen observation, next
 		Namespace:        job.Namespace,
 		PolicyName:       policyName(job),
 		Type:             job.Spec.Type,
+		Method:           job.Spec.Method,
 		Consistency:      job.Spec.Consistency,
 		ChangeTracking:   job.Spec.ChangeTracking,
 		UnsupportedDisks: job.Spec.UnsupportedDisks,
 		Retention:        job.Spec.Retention,
+
+		OnMethodIneligible: job.Spec.OnMethodIneligible,
+	}
+	if point := seen.machine.Status.LastRestorePoint; point != nil {
+		task.Spec.Backup.LastMethod = point.Method
 	}
 	return task
 }

@@ -156,6 +156,7 @@ func restorePoint(image *v1alpha1.BackupImage) *v1alpha1.RestorePoint {
 		ImageRef:    v1alpha1.ImageReference{Name: image.Name},
 		Time:        image.Spec.Summary.SnapshotTime,
 		Consistency: image.Spec.Summary.Consistency,
+		Method:      image.Spec.Summary.Method,
 	}
 }
 

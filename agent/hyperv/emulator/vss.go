@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
@@ -169,6 +170,7 @@ type requester struct {
 	set     *shadowSet
 	failed  bool
 	ready   bool // the shadow copies exist
+	taken   time.Time
 }
 
 var errOrder = fmt.Errorf("a requester in the wrong state was called: %w", vss.BadState)

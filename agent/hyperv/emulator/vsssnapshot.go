@@ -32,7 +32,7 @@ func (r *requester) Snapshot(ctx context.Context) (vss.Snapshot, error) {
 	if err != nil {
 		return vss.Snapshot{}, err
 	}
-	snapshot := vss.Snapshot{Devices: map[string]string{}}
+	snapshot := vss.Snapshot{Devices: map[string]string{}, Taken: r.taken}
 	for volume, device := range r.set.devices {
 		snapshot.Devices[volume] = hostfs.ShadowDevice + strconv.Itoa(device)
 	}
@@ -57,7 +57,7 @@ func (r *requester) writer(ctx context.Context) error {
 	case state == stateRunning || state == statePaused:
 		return r.take(ctx, r.saved)
 	}
-	return r.take(ctx, func(context.Context) error { return r.copyFiles() })
+	return r.take(ctx, r.copyRunning) // which does not run
 }
 
 // take runs one way of making the shadow copies while no other operation works on the VM.
@@ -99,6 +99,7 @@ func (r *requester) online(ctx context.Context) error {
 		}
 	}
 	paths := h.filesOf(v)
+	r.taken = h.now().UTC()
 	s, err := v.createSnapshot(ctx, typeRecoverySnapshot, v.config.Name, consistencyApplication)
 	if err != nil {
 		return fmt.Errorf("%s: %w", vssDo, errors.Join(vss.Unexpected, err))
@@ -125,6 +126,7 @@ func (r *requester) saved(ctx context.Context) error {
 	if err := enter(stateSaved); err != nil {
 		return fmt.Errorf("save %s: %w", v.config.Name, errors.Join(vss.Unexpected, err))
 	}
+	r.taken = h.now().UTC()
 	wait(ctx, h.config.jobTime())
 	h.faults.reach(ctx, "vss.saved")
 	err := r.copyFiles()
@@ -139,6 +141,7 @@ func (r *requester) copyRunning(ctx context.Context) error {
 	v := r.vm
 	v.op.Lock()
 	defer v.op.Unlock()
+	r.taken = r.service.host.now().UTC()
 	for _, d := range v.disks {
 		d.mu.Lock()
 		defer d.mu.Unlock()

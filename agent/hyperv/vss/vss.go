@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 )
 
 // WriterID is the class id of the Microsoft Hyper-V VSS Writer.
@@ -61,6 +62,8 @@ type Request struct {
 type Snapshot struct {
 	// Devices are the shadow copies by their volume as the request names it, such as `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy7`.
 	Devices map[string]string `json:"devices"`
+	// Taken is the moment, by the host's clock.
+	Taken time.Time `json:"taken"`
 }
 
 // Path is where a file of a volume lies in its shadow copy, "" when the set does not hold the volume.

@@ -1,0 +1,226 @@
+package hyperv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
+)
+
+// ErrNotInWriter: the Hyper-V VSS writer does not offer the VM for backup. Recovery checkpoints through WMI may still work.
+var ErrNotInWriter = errors.New("the Hyper-V VSS writer does not offer the virtual machine")
+
+// How long the steps of a shadow copy may take: the writer lists, freezes and, for a VM that it saves, writes all of its memory.
+const (
+	metadataLimit = 5 * time.Minute
+	snapshotLimit = 20 * time.Minute
+	// setLimit is how long another backup's snapshot set is waited for, looking every setPause.
+	setLimit = 10 * time.Minute
+	setPause = 5 * time.Second
+)
+
+// Shadow is a backup of one VM through VSS: opened, begun, snapped, read, completed and closed. It is not for concurrent use. Its shadow copies end with it.
+type Shadow struct {
+	host      *Host
+	vm        VM
+	requester vss.Requester
+	component vss.Component
+	making    bool // holds the host's turn to make a snapshot set
+	intent    ShadowIntent
+	snapshot  vss.Snapshot
+}
+
+// ShadowIntent is what the caller writes to its journal before Snapshot: enough for a next session to put right what a killed one left. It is a plain value.
+type ShadowIntent struct {
+	// SetID is the snapshot set, whose shadow copies end with the process that made them.
+	SetID string `json:"setID"`
+	// State is the VM's before the snapshot: the one that it must have again (NV-08).
+	State State `json:"state"`
+	// Settled says that the VM has it again: from then on its state is its user's.
+	Settled bool `json:"settled,omitempty"`
+}
+
+// OpenShadow finds the VM at the Hyper-V VSS writer. Nothing happens to it. ErrNotInWriter, vss.ErrNoWriter, ErrVMNotFound.
+func (h *Host) OpenShadow(ctx context.Context, vmID string) (*Shadow, error) {
+	if h.shadows == nil {
+		return nil, fmt.Errorf("open a shadow copy: %w", ErrVSSUnavailable)
+	}
+	s := &Shadow{host: h}
+	if err := s.open(ctx, vmID); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a shadow copy of %s: %w", vmID, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Shadow) open(ctx context.Context, vmID string) (err error) {
+	if s.requester, err = s.host.shadows.Open(ctx); err != nil {
+		return shadowFailure(err)
+	}
+	limited, cancel := context.WithTimeout(ctx, metadataLimit)
+	defer cancel()
+	offered, err := s.requester.Components(limited)
+	if err != nil {
+		return shadowFailure(err)
+	}
+	var found bool
+	if s.component, found = vss.Find(offered, vmID); !found {
+		return fmt.Errorf("%w: it lists %d others", ErrNotInWriter, len(offered))
+	}
+	s.vm, err = s.host.vm(ctx, vmID)
+	return err
+}
+
+// Mode is how the writer would back the VM up.
+func (s *Shadow) Mode() vss.Mode { return s.component.Mode() }
+
+// Begin starts the snapshot set. Nothing happens to the VM yet: the caller journals the intent, then calls Snapshot. It waits while another backup makes a
+// set, for that one at a time is made on a host. ErrBusy, ErrForeignCheckpoint.
+func (s *Shadow) Begin(ctx context.Context, approach ShadowApproach) (ShadowIntent, error) {
+	if err := s.takeTurn(ctx); err != nil {
+		return ShadowIntent{}, err
+	}
+	for waited := time.Duration(0); ; waited += setPause {
+		intent, err := s.begin(ctx, approach)
+		if err == nil || !errors.Is(err, vss.SnapshotSetInProgress) || waited >= setLimit {
+			return intent, err
+		}
+		select {
+		case <-ctx.Done():
+			return ShadowIntent{}, context.Cause(ctx)
+		case <-s.host.clock.After(setPause):
+		}
+		// A requester that failed is good for nothing else.
+		if err := errors.Join(s.requester.Close(), s.open(ctx, s.vm.ID)); err != nil {
+			return ShadowIntent{}, fmt.Errorf("begin a shadow copy again: %w", err)
+		}
+	}
+}
+
+func (s *Shadow) begin(ctx context.Context, approach ShadowApproach) (ShadowIntent, error) {
+	if err := unattended(s.vm); err != nil {
+		return ShadowIntent{}, fmt.Errorf("shadow copy of %s: %w", s.vm.Name, err)
+	}
+	volumes, ok := s.component.Volumes()
+	if !ok {
+		return ShadowIntent{}, fmt.Errorf("%w: the writer lists files on no volume of the host: %v", ErrPath, s.component.Files)
+	}
+	set, err := s.requester.Begin(ctx, vss.Request{
+		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.host.shadowProvider,
+	})
+	if err != nil {
+		return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, shadowFailure(err))
+	}
+	s.intent = ShadowIntent{SetID: set, State: s.vm.State}
+	return s.intent, nil
+}
+
+// takeTurn makes this the one backup of the host that makes a snapshot set.
+func (s *Shadow) takeTurn(ctx context.Context) error {
+	select {
+	case s.host.shadowTurn <- struct{}{}:
+		s.making = true
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Shadow) endTurn() {
+	if s.making {
+		<-s.host.shadowTurn
+		s.making = false
+	}
+}
+
+// Taken is a snapshot that was made.
+type Taken struct {
+	Time time.Time
+	// Interruption is how long the VM was seen not to run, Saved that it was seen in the saved state: its memory is in the image then.
+	Interruption time.Duration
+	Saved        bool
+}
+
+// Snapshot makes the shadow copies, and brings the VM back into the state that it had before it returns: also when it fails, when ctx ended, and when the
+// writer left the VM saved (NV-06, NV-07). After an error only Close is left. ErrQuiesce with what the writer said, ErrBusy, ErrNoSpace.
+func (s *Shadow) Snapshot(ctx context.Context) (Taken, error) {
+	defer s.endTurn()
+	watch := s.host.watchState(ctx, s.vm)
+	limited, cancel := context.WithTimeout(ctx, snapshotLimit)
+	defer cancel()
+	snapshot, err := s.requester.Snapshot(limited)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	settling, done := context.WithTimeout(context.WithoutCancel(ctx), snapshotLimit)
+	defer done()
+	settled := s.host.SettleShadow(settling, s.vm.ID, s.intent)
+	taken := watch.end()
+	if err != nil || settled != nil {
+		return Taken{}, errors.Join(writerFailure(err), settled)
+	}
+	s.snapshot, taken.Time = snapshot, snapshot.Taken
+	if err := s.unchanged(ctx); err != nil {
+		return Taken{}, err
+	}
+	return taken, nil
+}
+
+// writerFailure finds the meaning of a failed snapshot. What the writer reports is, but for a lack of resources, about the guest.
+func writerFailure(err error) error {
+	writer, isWriter := errors.AsType[*vss.WriterError](err)
+	switch {
+	case err == nil:
+		return nil
+	case isWriter && writer.State == vss.FailedAtFreeze, isWriter && writer.Code == vss.WriterTimeout:
+		return fmt.Errorf("%w: %w", ErrQuiesce, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: no shadow copy within the time allowed: %w", ErrQuiesce, err)
+	}
+	return fmt.Errorf("shadow copy: %w", shadowFailure(err))
+}
+
+// unchanged makes sure that the disks are still those that were looked at: a checkpoint of the VM's user in between would have been read without what the
+// guest wrote after it.
+func (s *Shadow) unchanged(ctx context.Context) error {
+	now, err := s.host.situation(ctx, s.vm.ID)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(userCheckpoints(now), userCheckpoints(s.vm)) {
+		return fmt.Errorf("%w: a checkpoint was made or removed during the snapshot", ErrBusy)
+	}
+	return nil
+}
+
+func userCheckpoints(vm VM) []string {
+	var ids []string
+	for _, node := range vm.Checkpoints {
+		if node.Kind != CheckpointRecovery {
+			ids = append(ids, node.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Complete tells the writer how the backup ended, and deletes the shadow copies.
+func (s *Shadow) Complete(ctx context.Context, succeeded bool) error {
+	if err := s.requester.Complete(ctx, succeeded); err != nil {
+		return fmt.Errorf("complete the shadow copy: %w", shadowFailure(err))
+	}
+	return nil
+}
+
+// Close ends the backup and with it the shadow copies, in whatever state it is. A second call does nothing.
+func (s *Shadow) Close() error {
+	s.endTurn()
+	if s.requester == nil {
+		return nil
+	}
+	requester := s.requester
+	s.requester = nil
+	return requester.Close()
+}
