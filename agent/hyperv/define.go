@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -18,8 +19,11 @@ type RestoreTarget struct {
 	Disks []TargetDisk
 	// Tag is the uid of the task. A host has at most one VM of a tag.
 	Tag string
-	// KeepAddresses gives network adapters the fixed MAC addresses that they had. Without it they get new ones, as a copy needs.
-	KeepAddresses bool
+	// KeepNetworks gives network adapters the fixed MAC addresses and the virtual switches that they had. Without it they get new addresses and no switch,
+	// as a copy needs.
+	KeepNetworks bool
+	// Switches names, for a switch that adapters were connected to, the one of this host that they get. "" is none.
+	Switches map[string]string
 }
 
 // TargetDisk is a restored file and its place.
@@ -31,17 +35,17 @@ type TargetDisk struct {
 // restoreMark is the line of a VM's notes by which it is ours.
 const restoreMark = "Restored by Hyperkeep, task "
 
-// DefineVM defines a VM that is off and connected to no network, or completes the one that an earlier call with this tag began. Its notes carry the tag,
-// from the first moment on, so that nothing is ever defined twice. RemoveVM takes it back. ErrNoSpace, ErrDiskMismatch.
-func (h *Host) DefineVM(ctx context.Context, d Definition, t RestoreTarget) (VM, error) {
-	vm, err := h.defineVM(ctx, d, t)
+// DefineVM defines a VM that is off, or completes the one that an earlier call with this tag began. Its notes carry the tag, from the first moment on, so that
+// nothing is ever defined twice. RemoveVM takes it back. ErrNoSpace, ErrDiskMismatch.
+func (h *Host) DefineVM(ctx context.Context, d Definition, t RestoreTarget) (Restored, error) {
+	out, err := h.defineVM(ctx, d, t)
 	if err != nil {
-		return VM{}, fmt.Errorf("define virtual machine %s: %w", t.Name, err)
+		return Restored{}, fmt.Errorf("define virtual machine %s: %w", t.Name, err)
 	}
-	return vm, nil
+	return out, nil
 }
 
-func (h *Host) defineVM(ctx context.Context, d Definition, t RestoreTarget) (VM, error) {
+func (h *Host) defineVM(ctx context.Context, d Definition, t RestoreTarget) (Restored, error) {
 	settings, err := h.restored(ctx, t.Tag)
 	if errors.Is(err, ErrVMNotFound) {
 		if err = h.defineSystem(ctx, d, t); err == nil {
@@ -49,27 +53,28 @@ func (h *Host) defineVM(ctx context.Context, d Definition, t RestoreTarget) (VM,
 		}
 	}
 	if err != nil {
-		return VM{}, err
+		return Restored{}, err
 	}
 	if err := h.applyProcessing(ctx, settings.Path, d); err != nil {
-		return VM{}, err
+		return Restored{}, err
 	}
 	if err := h.ensureControllers(ctx, settings.Path, d.Controllers); err != nil {
-		return VM{}, err
+		return Restored{}, err
 	}
 	for _, disk := range t.Disks {
 		if err := h.attach(ctx, settings.Path, disk.Key, disk.Path); err != nil {
-			return VM{}, err
+			return Restored{}, err
 		}
 	}
-	if err := h.ensureNetworks(ctx, settings.Path, d.Networks, t.KeepAddresses); err != nil {
-		return VM{}, err
+	var out Restored
+	if out.Warnings, err = h.ensureNetworks(ctx, settings.Path, d.Networks, t); err != nil {
+		return Restored{}, err
 	}
 	id, err := settings.String("VirtualSystemIdentifier")
-	if err != nil {
-		return VM{}, err
+	if err == nil {
+		out.VM, err = h.VM(ctx, id)
 	}
-	return h.VM(ctx, id)
+	return out, err
 }
 
 // restored finds the active settings of the VM with a tag. ErrVMNotFound.
@@ -83,27 +88,34 @@ func (h *Host) restored(ctx context.Context, tag string) (wmi.Instance, error) {
 		if err != nil {
 			return wmi.Instance{}, err
 		}
-		if marked(notes, tag) {
+		if slices.Contains(marks(notes), tag) {
 			return settings, nil
 		}
 	}
 	return wmi.Instance{}, fmt.Errorf("%w: restored by task %s", ErrVMNotFound, tag)
 }
 
-func marked(notes []string, tag string) bool {
+// marks are the tags that a VM's notes carry.
+func marks(notes []string) []string {
+	var tags []string
 	for line := range strings.Lines(strings.Join(notes, "\n")) {
-		if strings.TrimSpace(line) == restoreMark+tag {
-			return true
+		if tag, ours := strings.CutPrefix(strings.TrimSpace(line), restoreMark); ours {
+			tags = append(tags, tag)
 		}
 	}
-	return false
+	return tags
+}
+
+// markedNotes are notes with the mark of a task, and no other.
+func markedNotes(notes []string, tag string) []string {
+	return []string{strings.Join(append(unmarked(notes), restoreMark+tag), "\n")}
 }
 
 // defineSystem creates the VM without devices.
 func (h *Host) defineSystem(ctx context.Context, d Definition, t RestoreTarget) error {
 	properties := map[string]any{
 		"ElementName":           t.Name,
-		"Notes":                 []string{strings.Join(append(unmarked(d.Notes), restoreMark+t.Tag), "\n")},
+		"Notes":                 markedNotes(d.Notes, t.Tag),
 		"VirtualSystemSubType":  fmt.Sprintf("%s%d", subTypePrefix, d.Generation),
 		"ConfigurationDataRoot": t.Folder,
 		"SnapshotDataRoot":      t.Folder,
@@ -155,6 +167,12 @@ func (h *Host) RemoveVM(ctx context.Context, tag string) error {
 	vm, err := h.situation(ctx, id)
 	if err != nil {
 		return fmt.Errorf("remove the virtual machine of task %s: %w", tag, err)
+	}
+	if vm.State == Saved { // it came so out of the image
+		if err := h.TurnOff(ctx, id); err != nil {
+			return fmt.Errorf("remove %s: %w", vm.Name, err)
+		}
+		vm.State = Off
 	}
 	if vm.State != Off {
 		return fmt.Errorf("remove %s: %w: it is %s, and only one that was never started is removed", vm.Name, ErrVMState, vm.State)

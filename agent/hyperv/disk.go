@@ -62,7 +62,7 @@ type Disk struct {
 	Problem         string `json:"problem,omitempty"`
 
 	instanceID string // of the allocation, which reference points name
-	path       string // of the allocation
+	path       string // of the allocation, or of the drive of a physical disk
 }
 
 // DiskKey names the place of a disk: "SCSI-0-1" is location 1 of the first SCSI controller.

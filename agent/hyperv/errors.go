@@ -31,6 +31,8 @@ var (
 	ErrPath = errors.New("unusable disk path")
 	// ErrUserCheckpoints: the VM has checkpoints of its user, which replacing its disks would break.
 	ErrUserCheckpoints = errors.New("the virtual machine has checkpoints")
+	// ErrImportRefused: Hyper-V does not take a VM's configuration files, or what they define does not work on this host. It can be defined anew instead.
+	ErrImportRefused = errors.New("Hyper-V refuses to import the configuration files")
 	// ErrNotOurs: the object does not carry our mark, so we do not touch it.
 	ErrNotOurs = errors.New("not made by Hyperkeep")
 	// ErrDiskMismatch: a disk is not at the place, or not the file, that the request names.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -182,28 +180,6 @@ func (h *Host) detach(ctx context.Context, settings, key string) error {
 	}
 	if _, err := h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{present.path}}); err != nil {
 		return fmt.Errorf("detach %s: %w", key, err)
-	}
-	return nil
-}
-
-// ensureNetworks adds network adapters until the VM has as many as the definition, in its order. They are not connected: a restored VM must not meet
-// the one that it is a copy of.
-func (h *Host) ensureNetworks(ctx context.Context, settings string, adapters []NetworkAdapter, keepAddresses bool) error {
-	have, err := h.components(ctx, settings, classNetworkPort)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", classNetworkPort, err)
-	}
-	for i := len(have); i < len(adapters); i++ {
-		properties := map[string]any{
-			"ResourceType": int64(resourceNetwork), "ResourceSubType": subTypeNetwork, "ElementName": adapters[i].Name,
-			"VirtualSystemIdentifiers": []string{"{" + uuid.NewString() + "}"}, "StaticMacAddress": false,
-		}
-		if keepAddresses && adapters[i].Static {
-			properties["StaticMacAddress"], properties["Address"] = true, adapters[i].Address
-		}
-		if err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkPort, Properties: properties}); err != nil {
-			return fmt.Errorf("add network adapter %q: %w", adapters[i].Name, err)
-		}
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
@@ -49,6 +50,8 @@ type Host struct {
 	disks   virtdisk.Service
 	files   hostfs.FS
 	clock   wmi.Clock
+	// importing is held while a planned VM exists that has no mark yet.
+	importing sync.Mutex
 
 	shadows        vss.Service
 	shadowProvider string

@@ -55,8 +55,9 @@ func TestDefineVMSurvivesEveryCrash(t *testing.T) {
 		},
 		check: func(l *lab) {
 			l.Expect(l.called("DefineSystem")).To(Equal(1))
-			vm, err := l.DefineVM(t.Context(), definition, target)
+			defined, err := l.DefineVM(t.Context(), definition, target)
 			l.Expect(err).NotTo(HaveOccurred())
+			vm := defined.VM
 			l.Expect([]any{vm.Name, vm.State, vm.Generation, vm.Processors, vm.Memory, vm.Firmware.SecureBoot, vm.CheckpointType}).
 				To(Equal([]any{"crm restored", hyperv.Off, 2, 4, definition.Memory, true, definition.CheckpointType}))
 			l.Expect(vm.ID).NotTo(Equal(crmID))
@@ -78,12 +79,13 @@ func TestDefineVMSurvivesEveryCrash(t *testing.T) {
 func TestDefinedVMStartsAndKeepsItsAddressesOnRequest(t *testing.T) {
 	l := newLab(t, twoControllers())
 	d := l.definition(l.vm(crmID))
-	vm, err := l.DefineVM(t.Context(), d, hyperv.RestoreTarget{
-		Name: "crm", Folder: `D:\VMs\restored`, Tag: "task-9", KeepAddresses: true,
+	defined, err := l.DefineVM(t.Context(), d, hyperv.RestoreTarget{
+		Name: "crm", Folder: `D:\VMs\restored`, Tag: "task-9", KeepNetworks: true,
 		Disks: []hyperv.TargetDisk{{Key: "SCSI-0-0", Path: l.restoredDisk("restored/system.vhdx", 's')}},
 	})
 	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(vm.Networks).To(Equal([]hyperv.NetworkAdapter{{Name: "Network Adapter", Address: "00155D010203", Static: true}}))
+	vm := defined.VM
+	l.Expect(vm.Networks).To(Equal([]hyperv.NetworkAdapter{{Name: "Network Adapter", Address: "00155D010203", Static: true, Switch: "LAN"}}))
 	l.Expect(vm.Disks).To(HaveLen(1), "EZ-25: nothing is attached in place of a disk that was not restored")
 	for range 2 {
 		l.Expect(l.Start(t.Context(), vm.ID)).To(Succeed())
@@ -98,11 +100,12 @@ func TestDefinedVMStartsAndKeepsItsAddressesOnRequest(t *testing.T) {
 
 func TestRemoveVMRemovesOnlyWhatTheTaskDefined(t *testing.T) {
 	l := newLab(t, oneVM().with("state: running", "state: off"))
-	vm, err := l.DefineVM(t.Context(), l.definition(l.vm(crmID)), hyperv.RestoreTarget{
+	defined, err := l.DefineVM(t.Context(), l.definition(l.vm(crmID)), hyperv.RestoreTarget{
 		Name: "crm", Folder: `D:\VMs\restored`, Tag: "task-9",
 		Disks: []hyperv.TargetDisk{{Key: "SCSI-0-0", Path: l.restoredDisk("restored/system.vhdx", 's')}},
 	})
 	l.Expect(err).NotTo(HaveOccurred())
+	vm := defined.VM
 	l.Expect(l.RemoveVM(t.Context(), "task-8")).To(Succeed())
 	l.Expect(l.vm(vm.ID).ID).To(Equal(vm.ID))
 	for range 2 {

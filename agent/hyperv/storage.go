@@ -73,7 +73,7 @@ func (s *storage) addDrive(r *reader, subType string) {
 	r.keep(err)
 	disk := Disk{Key: DiskKey(c.Type, c.Number, location), Controller: c.Type, Number: c.Number, Location: location}
 	if subType == subTypePhysicalDisk {
-		disk.Kind, disk.Path, disk.instanceID = DiskPassThrough, r.first("HostResource"), r.text("InstanceID")
+		disk.Kind, disk.Path, disk.instanceID, disk.path = DiskPassThrough, r.first("HostResource"), r.text("InstanceID"), r.Path
 		s.disks = append(s.disks, disk)
 		return
 	}

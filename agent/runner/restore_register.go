@@ -17,13 +17,13 @@ func (r *restoreRun) register(ctx context.Context) error {
 	if r.spec.Overwrite == v1alpha1.OverwriteReplace {
 		return r.replace(ctx)
 	}
-	vm, err := r.host.DefineVM(ctx, r.definition, hyperv.RestoreTarget{
+	defined, err := r.host.DefineVM(ctx, r.definition, hyperv.RestoreTarget{
 		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID,
 	})
 	if err != nil {
 		return err
 	}
-	return r.succeeded(vm)
+	return r.succeeded(defined.VM)
 }
 
 // replace turns the original off and gives it the restored disks. Its old ones stay aside until the restore has succeeded.

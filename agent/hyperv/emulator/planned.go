@@ -41,7 +41,7 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 	defer h.mu.Unlock()
 	for _, other := range h.vms {
 		if other.record != nil && other.record.ID == id {
-			return nil, &jobError{codeInUse, fmt.Sprintf("A virtual machine with the identifier %s exists already.", id)}
+			return nil, &jobError{codeFailed, fmt.Sprintf("A virtual machine with the identifier %s exists already.", id)}
 		}
 	}
 	if d.Config.State != stateSaved {

@@ -40,6 +40,8 @@ type Done struct {
 	Out map[string]any
 	// Job is the path of the job that did the work, "" when the method answered at once. Hyper-V forgets a job some minutes after its end.
 	Job string
+	// Warnings are the host's texts about a job that completed with warnings.
+	Warnings []string
 }
 
 // Call invokes a method and follows the job that it may start to its end. An error of the method or its job is a *MethodError, which errors.Is
@@ -71,7 +73,11 @@ func Call(ctx context.Context, s Session, clk Clock, path, method string, in Par
 		failure.Class, failure.Method, failure.ReturnValue = className(path), method, result.ReturnValue
 		return Done{}, failure
 	}
-	return Done{Out: result.Out, Job: job}, nil
+	done := Done{Out: result.Out, Job: job}
+	if state, err := ended.Int("JobState"); err == nil && state == jobCompletedWithWarnings {
+		done.Warnings = jobMessages(ctx, s, ended)
+	}
+	return done, nil
 }
 
 // Affected returns what a finished job made or changed, of one class.

@@ -1,0 +1,188 @@
+package hyperv
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// Values of Msvm_EthernetPortAllocationSettingData.EnabledState, and its ResourceType and sub type.
+const (
+	connectionEnabled  = 2
+	connectionDisabled = 3
+	resourceConnection = 33
+	subTypeConnection  = "Microsoft:Hyper-V:Ethernet Connection"
+)
+
+// networkPlan says which switch each network adapter gets.
+type networkPlan struct {
+	target   RestoreTarget
+	switches map[string]string // paths of the host's switches by their names
+	warnings []string
+}
+
+func (h *Host) networkPlan(ctx context.Context, t RestoreTarget) (*networkPlan, error) {
+	p := &networkPlan{target: t, switches: map[string]string{}}
+	found, err := h.virt.Query(ctx, "SELECT * FROM Msvm_VirtualEthernetSwitch")
+	if err != nil {
+		return nil, fmt.Errorf("list the virtual switches: %w", err)
+	}
+	for _, s := range found {
+		name, err := s.String("ElementName")
+		if err != nil {
+			return nil, err
+		}
+		p.switches[name] = s.Path
+	}
+	return p, nil
+}
+
+// wanted is the path of the switch for an adapter that was connected to the switch of a name, "" for none.
+func (p *networkPlan) wanted(adapter, before string) string {
+	if before == "" {
+		return ""
+	}
+	name, mapped := p.target.Switches[before]
+	if !mapped && p.target.KeepNetworks {
+		name = before
+	}
+	path, exists := p.switches[name]
+	if name != "" && !exists {
+		p.warnings = append(p.warnings, fmt.Sprintf("Network adapter %q is not connected: the host has no virtual switch %q.", adapter, name))
+	}
+	return path
+}
+
+// placeAdapters connects the adapters of a planned VM to the switches that they are meant for, and takes the addresses from those of a copy: it must not
+// meet its original with them.
+func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+	plan, err := h.networkPlan(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := h.components(ctx, planned.settings.Path, classNetworkPort)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", classNetworkPort, err)
+	}
+	names := map[string]string{} // of the ports, by their ids
+	for _, instance := range ports {
+		r := &reader{Instance: instance}
+		names[referenced(r.Path, "InstanceID")] = r.text("ElementName")
+		static := r.flag("StaticMacAddress")
+		if r.err != nil {
+			return nil, r.err
+		}
+		if static && !t.KeepNetworks {
+			err := h.modifyDevices(ctx, wmi.Object{Class: classNetworkPort, Path: r.Path, Properties: map[string]any{"StaticMacAddress": false}})
+			if err != nil {
+				return nil, refusal(fmt.Errorf("give network adapter %q an address: %w", r.text("ElementName"), err))
+			}
+		}
+	}
+	bindings, err := h.components(ctx, planned.settings.Path, classNetworkBinding)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", classNetworkBinding, err)
+	}
+	for _, instance := range bindings {
+		if err := h.reconnect(ctx, plan, &reader{Instance: instance}, names); err != nil {
+			return nil, err
+		}
+	}
+	return plan.warnings, nil
+}
+
+// reconnect points the connection of an adapter to another switch, or cuts it.
+func (h *Host) reconnect(ctx context.Context, plan *networkPlan, r *reader, names map[string]string) error {
+	adapter := names[referenced(r.text("Parent"), "InstanceID")]
+	before := r.text("LastKnownSwitchName")
+	enabled := r.number("EnabledState") == connectionEnabled
+	if before == "" {
+		for name, path := range plan.switches {
+			if referenced(path, "Name") == referenced(r.first("HostResource"), "Name") {
+				before = name
+			}
+		}
+	}
+	if r.err != nil || !enabled {
+		return r.err
+	}
+	properties := map[string]any{"EnabledState": int64(connectionDisabled)}
+	if path := plan.wanted(adapter, before); path != "" {
+		properties = map[string]any{"EnabledState": int64(connectionEnabled), "HostResource": []string{path}}
+	}
+	if err := h.modifyDevices(ctx, wmi.Object{Class: classNetworkBinding, Path: r.Path, Properties: properties}); err != nil {
+		return refusal(fmt.Errorf("connect network adapter %q: %w", adapter, err))
+	}
+	return nil
+}
+
+// ensureNetworks adds network adapters until the VM has as many as the definition, in its order, and connects them as the target says.
+func (h *Host) ensureNetworks(ctx context.Context, settings string, adapters []NetworkAdapter, t RestoreTarget) ([]string, error) {
+	plan, err := h.networkPlan(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	have, err := h.components(ctx, settings, classNetworkPort)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", classNetworkPort, err)
+	}
+	for i := len(have); i < len(adapters); i++ {
+		properties := map[string]any{
+			"ResourceType": int64(resourceNetwork), "ResourceSubType": subTypeNetwork, "ElementName": adapters[i].Name,
+			"VirtualSystemIdentifiers": []string{"{" + uuid.NewString() + "}"}, "StaticMacAddress": false,
+		}
+		if t.KeepNetworks && adapters[i].Static {
+			properties["StaticMacAddress"], properties["Address"] = true, adapters[i].Address
+		}
+		if err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkPort, Properties: properties}); err != nil {
+			return nil, fmt.Errorf("add network adapter %q: %w", adapters[i].Name, err)
+		}
+	}
+	err = h.connect(ctx, settings, adapters, plan)
+	return plan.warnings, err
+}
+
+// connect gives each adapter that has no connection the one that it is meant for. Adapters of one name are taken in their order.
+func (h *Host) connect(ctx context.Context, settings string, adapters []NetworkAdapter, plan *networkPlan) error {
+	ports, err := h.components(ctx, settings, classNetworkPort)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", classNetworkPort, err)
+	}
+	bindings, err := h.components(ctx, settings, classNetworkBinding)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", classNetworkBinding, err)
+	}
+	connected := map[string]bool{}
+	for _, instance := range bindings {
+		parent, err := instance.String("Parent")
+		if err != nil {
+			return err
+		}
+		connected[referenced(parent, "InstanceID")] = true
+	}
+	for _, adapter := range adapters {
+		path := plan.wanted(adapter.Name, adapter.Switch)
+		for i, port := range ports {
+			r := &reader{Instance: port}
+			if name := r.text("ElementName"); r.err != nil || name != adapter.Name {
+				continue
+			}
+			ports = append(ports[:i:i], ports[i+1:]...)
+			if path == "" || connected[referenced(port.Path, "InstanceID")] {
+				break
+			}
+			err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkBinding, Properties: map[string]any{
+				"ResourceType": int64(resourceConnection), "ResourceSubType": subTypeConnection, "Parent": port.Path,
+				"HostResource": []string{path}, "EnabledState": int64(connectionEnabled),
+			}})
+			if err != nil {
+				return fmt.Errorf("connect network adapter %q: %w", adapter.Name, err)
+			}
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package hyperv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// plannedVM is a VM that was imported and not realized yet.
+type plannedVM struct {
+	id       string // the Hyper-V id, in upper case
+	system   string // path of the Msvm_PlannedComputerSystem
+	settings wmi.Instance
+}
+
+// plannedSettings reads all planned VMs of the host, without their systems.
+func (h *Host) plannedSettings(ctx context.Context) ([]plannedVM, error) {
+	found, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE VirtualSystemType=%s", classSettings, wmi.Quote(typePlanned)))
+	if err != nil {
+		return nil, err
+	}
+	var out []plannedVM
+	for _, settings := range found {
+		id, err := settings.String("VirtualSystemIdentifier")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, plannedVM{id: strings.ToUpper(id), settings: settings})
+	}
+	return out, nil
+}
+
+// findPlanned finds the planned VM of a task: the one with its mark, else one that came after the import was prepared, carries the name that the file gave
+// it and nobody's mark: an agent that died between importing and marking left it. ErrVMNotFound.
+func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedVM, error) {
+	all, err := h.plannedSettings(ctx)
+	if err != nil {
+		return plannedVM{}, err
+	}
+	var unnamed []plannedVM
+	for _, p := range all {
+		r := &reader{Instance: p.settings}
+		notes, name := r.texts("Notes"), r.text("ElementName")
+		if r.err != nil {
+			return plannedVM{}, r.err
+		}
+		_, _, checkpoint := parseName(name)
+		switch {
+		case slices.Contains(marks(notes), tag):
+			return h.systemOf(ctx, p)
+		case slices.Contains(im.Known, p.id), im.ID != "" && p.id != im.ID, !checkpoint && name != im.Name:
+		case len(marks(notes)) == 0:
+			unnamed = append(unnamed, p)
+		}
+	}
+	if len(unnamed) == 0 {
+		return plannedVM{}, fmt.Errorf("%w: planned by task %s", ErrVMNotFound, tag)
+	}
+	return h.systemOf(ctx, unnamed[0])
+}
+
+func (h *Host) systemOf(ctx context.Context, p plannedVM) (plannedVM, error) {
+	system, found, err := h.one(ctx, fmt.Sprintf("SELECT * FROM %s WHERE Name=%s", classPlanned, wmi.Quote(p.id)))
+	if err == nil && !found {
+		err = fmt.Errorf("%w: planned as %s", ErrVMNotFound, p.id)
+	}
+	p.system = system.Path
+	return p, err
+}
+
+// plan finds or makes the planned VM of a task, marks it and gives it its name and folders. One at a time: what is not marked yet could be mistaken for
+// another task's.
+func (h *Host) plan(ctx context.Context, im Import, t RestoreTarget) (plannedVM, error) {
+	h.importing.Lock()
+	defer h.importing.Unlock()
+	planned, err := h.awaitedPlanned(ctx, im, t.Tag)
+	if errors.Is(err, ErrVMNotFound) {
+		// Only now: the job of an earlier call may have realized the planned VM since it was looked for.
+		if _, err = h.restored(ctx, t.Tag); err == nil {
+			return plannedVM{}, errRealized
+		}
+	}
+	if errors.Is(err, ErrVMNotFound) {
+		planned, err = h.importDefinition(ctx, im, t.Tag)
+	}
+	if err != nil {
+		return plannedVM{}, err
+	}
+	notes, err := planned.settings.Strings("Notes")
+	if err != nil {
+		return plannedVM{}, err
+	}
+	properties := map[string]any{"ElementName": t.Name, "Notes": markedNotes(notes, t.Tag)}
+	for _, root := range []string{"ConfigurationDataRoot", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot", "GuestStateDataRoot"} {
+		if _, known := planned.settings.Properties[root]; known {
+			properties[root] = t.Folder
+		}
+	}
+	_, err = h.callService(ctx, managementService, "ModifySystemSettings", wmi.Params{
+		"SystemSettings": wmi.Object{Class: classSettings, Path: planned.settings.Path, Properties: properties},
+	})
+	if err != nil {
+		return plannedVM{}, h.unlessGone(ctx, planned, refusal(fmt.Errorf("name the planned virtual machine: %w", err)))
+	}
+	return planned, nil
+}
+
+// errRealized: the VM is there already.
+var errRealized = errors.New("the planned virtual machine is realized")
+
+// awaitedPlanned is findPlanned, but for an import of an earlier call that may still run: its result is ours. ErrBusy until it has ended.
+func (h *Host) awaitedPlanned(ctx context.Context, im Import, tag string) (plannedVM, error) {
+	planned, err := h.findPlanned(ctx, im, tag)
+	if !errors.Is(err, ErrVMNotFound) {
+		return planned, err
+	}
+	jobs, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE JobType=%d AND JobState<%d", classJob, jobTypeImport, jobStateCompleted))
+	if err != nil {
+		return plannedVM{}, fmt.Errorf("look for imports: %w", err)
+	}
+	if len(jobs) > 0 {
+		return plannedVM{}, fmt.Errorf("%w: an import", ErrBusy)
+	}
+	return h.findPlanned(ctx, im, tag)
+}
+
+func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (plannedVM, error) {
+	done, err := h.callService(ctx, managementService, "ImportSystemDefinition", wmi.Params{
+		"SystemDefinitionFile": im.File, "SnapshotFolder": "", "GenerateNewSystemIdentifier": im.ID == "",
+	})
+	if errors.Is(err, wmi.ErrJobGone) {
+		return h.findPlanned(ctx, im, tag)
+	}
+	if err != nil {
+		return plannedVM{}, refusal(err)
+	}
+	made, err := h.results(ctx, done, "ImportedSystem", classPlanned)
+	if err != nil {
+		return plannedVM{}, err
+	}
+	if len(made) == 0 {
+		return h.findPlanned(ctx, im, tag)
+	}
+	id, err := made[0].String("Name")
+	if err != nil {
+		return plannedVM{}, err
+	}
+	all, err := h.plannedSettings(ctx)
+	for _, p := range all {
+		if strings.EqualFold(p.id, id) {
+			p.system = made[0].Path
+			return p, err
+		}
+	}
+	return plannedVM{}, errors.Join(err, fmt.Errorf("%w: the planned virtual machine %s has no settings", ErrVMNotFound, id))
+}
+
+// fit changes what a planned VM cannot have on this host, and lets Hyper-V validate the rest. Called again it completes what is missing. The warnings say
+// what the VM does not have of the original.
+func (h *Host) fit(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+	var warnings []string
+	for _, step := range []func(context.Context, plannedVM, RestoreTarget) ([]string, error){
+		h.dropCheckpoints, h.placeDisks, h.placeAdapters, h.validate,
+	} {
+		more, err := step(ctx, planned, t)
+		if err != nil {
+			return nil, err
+		}
+		warnings = append(warnings, more...)
+	}
+	return warnings, nil
+}
+
+// dropCheckpoints removes the checkpoints that the definition names and whose files are not there.
+func (h *Host) dropCheckpoints(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+	snapshots, err := h.virt.Associators(ctx, planned.system, "Msvm_SnapshotOfVirtualSystem", classSettings)
+	if err != nil {
+		return nil, fmt.Errorf("list the planned checkpoints: %w", err)
+	}
+	var warnings []string
+	for _, s := range snapshots {
+		r := &reader{Instance: s}
+		kind, name := r.text("VirtualSystemType"), r.text("ElementName")
+		if r.err != nil {
+			return nil, r.err
+		}
+		if kind != typeMissingSnapshot {
+			continue
+		}
+		_, err := h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": s.Path})
+		if err != nil && !errors.Is(err, wmi.ErrNotFound) {
+			return nil, refusal(fmt.Errorf("drop the missing checkpoint %q: %w", name, err))
+		}
+		warnings = append(warnings, fmt.Sprintf("Checkpoint %q of the original is not restored: its disks are as they were when the image was taken.", name))
+	}
+	return warnings, nil
+}
+
+// placeDisks points each disk to its restored file, and takes out those that have none (EZ-25).
+func (h *Host) placeDisks(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+	have, err := h.storageOf(ctx, planned.settings.Path)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]string{}
+	for _, d := range t.Disks {
+		wanted[d.Key] = d.Path
+	}
+	var warnings []string
+	for _, d := range have.disks {
+		path, restored := wanted[d.Key]
+		switch {
+		case restored && d.Kind != DiskPassThrough && strings.EqualFold(d.Path, path):
+		case restored && d.Kind != DiskPassThrough:
+			err = h.modifyDevices(ctx, wmi.Object{Class: classAllocation, Path: d.path, Properties: map[string]any{"HostResource": []string{path}}})
+		default:
+			_, err = h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{d.path}})
+			warnings = append(warnings, fmt.Sprintf("Nothing is attached at %s in place of %s, which the image does not have.", d.Key, d.Path))
+		}
+		if err != nil {
+			return nil, refusal(fmt.Errorf("place the disk at %s: %w", d.Key, err))
+		}
+	}
+	for _, d := range t.Disks {
+		if _, found := have.disk(d.Key); !found {
+			if err := h.attach(ctx, planned.settings.Path, d.Key, d.Path); err != nil {
+				return nil, refusal(err)
+			}
+		}
+	}
+	return warnings, nil
+}
+
+// validate asks Hyper-V whether the planned VM works here. What it warns of may still be realized.
+func (h *Host) validate(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+	done, err := h.callService(ctx, managementService, "ValidatePlannedSystem", wmi.Params{"PlannedSystem": planned.system})
+	if errors.Is(err, wmi.ErrJobGone) {
+		return nil, nil
+	}
+	return done.Warnings, refusal(err)
+}
