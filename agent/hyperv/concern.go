@@ -1,9 +1,6 @@
 package hyperv
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // Concern is something that stands in the way of a good backup, or narrows what it can hold.
 type Concern struct {
@@ -47,6 +44,7 @@ const (
 	ForeignCheckpoint          ConcernReason = "ForeignCheckpoint"
 	DiskUnreadable             ConcernReason = "DiskUnreadable"
 	DuplicateDiskID            ConcernReason = "DuplicateDiskID"
+	DiskUsedTwice              ConcernReason = "DiskUsedTwice"
 	PassThroughDisk            ConcernReason = "PassThroughDisk"
 	SharedDisk                 ConcernReason = "SharedDisk"
 	RemoteDisk                 ConcernReason = "RemoteDisk"
@@ -144,27 +142,4 @@ func guestConcerns(vm VM) []Concern {
 		add(ProductionCheckpointsOff, "Production checkpoints are off in the virtual machine's settings. Switch them on for application-consistent backups.")
 	}
 	return out
-}
-
-// addDuplicateDisks adds a concern to every VM that has a disk with the id of another disk on the host: a file copied by hand. Change
-// tracking tells disks apart by this id.
-func addDuplicateDisks(vms []VM) {
-	places := map[string][]string{}
-	for _, vm := range vms {
-		for _, d := range vm.Disks {
-			if d.DiskID != "" {
-				places[d.DiskID] = append(places[d.DiskID], fmt.Sprintf("%s of %s", d.Key, vm.Name))
-			}
-		}
-	}
-	for i := range vms {
-		for _, d := range vms[i].Disks {
-			if all := places[d.DiskID]; len(all) > 1 {
-				vms[i].Concerns = append(vms[i].Concerns, Concern{
-					Reason: DuplicateDiskID, Disk: d.Key,
-					Message: fmt.Sprintf("Disks %s have the same disk id. Give one a new id with Set-VHD -ResetDiskIdentifier.", strings.Join(all, ", ")),
-				})
-			}
-		}
-	}
 }

@@ -32,15 +32,17 @@ const (
 
 // The classes of device settings that a VM is described by.
 const (
-	classSettings       = "Msvm_VirtualSystemSettingData"
-	classSystem         = "Msvm_ComputerSystem"
-	classAllocation     = "Msvm_StorageAllocationSettingData"
-	classResource       = "Msvm_ResourceAllocationSettingData"
-	classMemory         = "Msvm_MemorySettingData"
-	classProcessor      = "Msvm_ProcessorSettingData"
-	classBackupService  = "Msvm_VssComponentSettingData"
-	classNetworkPort    = "Msvm_SyntheticEthernetPortSettingData"
-	classNetworkBinding = "Msvm_EthernetPortAllocationSettingData"
+	classSettings      = "Msvm_VirtualSystemSettingData"
+	classSystem        = "Msvm_ComputerSystem"
+	classAllocation    = "Msvm_StorageAllocationSettingData"
+	classResource      = "Msvm_ResourceAllocationSettingData"
+	classMemory        = "Msvm_MemorySettingData"
+	classProcessor     = "Msvm_ProcessorSettingData"
+	classBackupService = "Msvm_VssComponentSettingData"
+	// classBackupComponent is the running counterpart of classBackupService, a device of the VM.
+	classBackupComponent = "Msvm_VssComponent"
+	classNetworkPort     = "Msvm_SyntheticEthernetPortSettingData"
+	classNetworkBinding  = "Msvm_EthernetPortAllocationSettingData"
 )
 
 var deviceClasses = []string{
@@ -83,7 +85,7 @@ func (h *Host) readFacts(ctx context.Context, id string, devices func(class stri
 	if f.systems, err = h.keyedOnce(ctx, classSystem, "Name", id); err != nil {
 		return facts{}, err
 	}
-	if f.backup, err = h.keyedOnce(ctx, "Msvm_VssComponent", "SystemName", id); err != nil {
+	if f.backup, err = h.keyedOnce(ctx, classBackupComponent, "SystemName", id); err != nil {
 		return facts{}, err
 	}
 	for _, class := range deviceClasses {

@@ -51,19 +51,51 @@ func (h *Host) Inventory(ctx context.Context) (Inventory, error) {
 	if err != nil {
 		return Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
-	found, err := h.allFacts(ctx)
+	facts, err := h.allFacts(ctx)
 	if err != nil {
 		return Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
-	vms, err := h.describe(ctx, found)
+	vms, err := h.describe(ctx, facts)
 	if err != nil {
 		return Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
 	for i := range vms {
 		vms[i].Concerns = concerns(info, vms[i])
 	}
-	addDuplicateDisks(vms)
-	return Inventory{Host: info, VMs: vms}, nil
+	found := Inventory{Host: info, VMs: vms}
+	found.compareDisks()
+	return found, nil
+}
+
+// Refresh looks anew at the host itself and at the VMs with these ids, and at no other: its cost does not depend on how many the host has. A VM that
+// the host does not have any more is dropped, one that is new is added. After an error the inventory is as it was.
+func (h *Host) Refresh(ctx context.Context, i Inventory, ids []string) (Inventory, error) {
+	info, err := h.Info(ctx)
+	if err != nil {
+		return i, fmt.Errorf("inventory: %w", err)
+	}
+	next := Inventory{Host: info, VMs: slices.Clone(i.VMs)}
+	for _, id := range ids {
+		vm, err := h.vm(ctx, id)
+		at, known := slices.BinarySearchFunc(next.VMs, strings.ToUpper(id), func(vm VM, id string) int { return strings.Compare(vm.ID, id) })
+		switch {
+		case errors.Is(err, ErrVMNotFound) && known:
+			next.VMs = slices.Delete(next.VMs, at, at+1)
+			continue
+		case errors.Is(err, ErrVMNotFound):
+			continue
+		case err != nil:
+			return i, fmt.Errorf("inventory: read virtual machine %s: %w", id, err)
+		}
+		vm.Concerns = concerns(info, vm)
+		if known {
+			next.VMs[at] = vm
+		} else {
+			next.VMs = slices.Insert(next.VMs, at, vm)
+		}
+	}
+	next.compareDisks()
+	return next, nil
 }
 
 // VM describes one VM and reads no other. ErrVMNotFound. Concerns that only all VMs together show, a disk id in two of them, are in

@@ -18,9 +18,14 @@ type HostOptions struct {
 	// Host is the Hyper-V host that the agent works on, Files its files.
 	Host  *hyperv.Host
 	Files hostfs.FS
-	// InventoryInterval is how often the host is looked at, SweepInterval how often it is searched for leftovers.
-	InventoryInterval, SweepInterval time.Duration
+	// InventoryResync is how often all of the host is looked at while it tells what changes, InventoryInterval how often while it does not.
+	InventoryResync, InventoryInterval time.Duration
+	// SweepInterval is how often the host is searched for leftovers.
+	SweepInterval time.Duration
 }
+
+// slowestComparing bounds how often the host compares its objects to tell what changed.
+const slowestComparing = 5 * time.Second
 
 // RunHost is the agent in host mode: it tells what is on the host, and backs up, restores and cleans up there. It works until ctx ends.
 func RunHost(ctx context.Context, opts HostOptions) error {
@@ -45,7 +50,7 @@ func RunHost(ctx context.Context, opts HostOptions) error {
 		return []manager.Runnable{
 			&InventoryPublisher{
 				Host: opts.Host, Client: a.client, Namespace: a.Namespace, Session: a.session, Version: a.Version,
-				Interval: opts.InventoryInterval, Clock: a.clock,
+				Resync: opts.InventoryResync, Interval: opts.InventoryInterval, Within: min(opts.InventoryInterval, slowestComparing), Clock: a.clock,
 			},
 			&Sweeper{
 				Host: opts.Host, Journal: journal, Restores: restores, Tasks: tasks, Client: a.client, Namespace: a.Namespace,

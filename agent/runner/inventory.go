@@ -3,11 +3,13 @@ package runner
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,36 +24,58 @@ import (
 // inventoryRefresh is how long an unchanged inventory may go without being written: its scan time tells people that the agent still looks.
 const inventoryRefresh = 5 * time.Minute
 
-// InventoryPublisher looks at the host at intervals and writes what changed into HostInventory objects.
+// settling is how long a change may be followed by others before it is looked at: one thing that people do is several events.
+const settling = 500 * time.Millisecond
+
+// InventoryPublisher writes what is on the host into HostInventory objects: what changed as soon as the host tells, and all of it at intervals.
 type InventoryPublisher struct {
 	Host      *hyperv.Host
 	Client    client.Client // uncached
 	Namespace string
 	Session   string
 	Version   string
-	Interval  time.Duration
-	Clock     clock.Clock
+	// Resync is how often all is looked at while the host tells what changed, Interval how often while it does not.
+	Resync, Interval time.Duration
+	// Within is how often the host compares its objects to tell what changed.
+	Within time.Duration
+	Clock  clock.Clock
 
-	written []v1alpha1.HostInventoryStatus // the last scan that was written
-	at      time.Time                      // and when
+	known   hyperv.Inventory // the last look that worked
+	looked  bool             // there was one
+	written parts            // what was written last
+	at      time.Time        // and when
+	tidied  bool             // there are no other parts
 }
 
 // Start publishes until ctx ends.
 func (p *InventoryPublisher) Start(ctx context.Context) error {
 	log := ctrl.LoggerFrom(ctx).WithName("inventory")
+	events := &hostEvents{host: p.Host, clock: p.Clock, within: p.Within, interval: p.Interval, C: make(chan hostEvent)}
+	var following sync.WaitGroup
+	following.Go(func() { events.run(ctx, log) })
+	defer following.Wait()
+	due := hostEvent{all: true}
 	for recalled := false; ; {
 		err := p.recall(ctx, &recalled)
 		if err == nil {
-			err = p.publish(ctx)
+			err = p.publish(ctx, due)
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Error(err, "Inventory not published")
 		}
-		select {
-		case <-ctx.Done():
+		if due = events.wait(ctx, p.pause(err)); ctx.Err() != nil {
 			return nil
-		case <-p.Clock.After(p.Interval):
 		}
+	}
+}
+
+// pause is how long to wait for an event before all is looked at: not long after something went wrong.
+func (p *InventoryPublisher) pause(err error) func(telling bool) time.Duration {
+	return func(telling bool) time.Duration {
+		if telling && err == nil && p.looked {
+			return p.Resync
+		}
+		return p.Interval
 	}
 }
 
@@ -64,7 +88,7 @@ func (p *InventoryPublisher) recall(ctx context.Context, recalled *bool) error {
 	if err := p.Client.List(ctx, list, client.InNamespace(p.Namespace)); err != nil {
 		return fmt.Errorf("list inventories: %w", err)
 	}
-	p.written = make([]v1alpha1.HostInventoryStatus, len(list.Items))
+	p.written = make(parts, len(list.Items))
 	for _, item := range list.Items {
 		if n := int(item.Status.Part); n < len(p.written) {
 			p.written[n] = item.Status
@@ -74,51 +98,60 @@ func (p *InventoryPublisher) recall(ctx context.Context, recalled *bool) error {
 	return nil
 }
 
-// publish looks once. A host that cannot be looked at is published too: the last facts, and what went wrong.
-func (p *InventoryPublisher) publish(ctx context.Context) error {
-	inventory, err := p.Host.Inventory(ctx)
-	parts := p.parts(inventory)
-	if err != nil {
-		parts = p.afterFailure(err)
+// publish looks at what is due and writes the parts that are not as they were. A host that cannot be looked at is published too: the last facts, and what went
+// wrong.
+func (p *InventoryPublisher) publish(ctx context.Context, due hostEvent) error {
+	next, err := p.look(ctx, due)
+	var layout parts
+	if err == nil {
+		p.known, p.looked = next, true
+		layout = p.written.put(next, p.Session, p.Version)
+	} else {
+		p.looked = false
+		layout = p.written.withError(cut(fmt.Sprintf("the host cannot be looked at: %v", err), 1024), p.Session)
 	}
-	if sameScan(p.written, parts) && p.Clock.Since(p.at) < inventoryRefresh {
+	changed := p.written.changed(layout)
+	if len(changed) == 0 && p.Clock.Since(p.at) >= inventoryRefresh {
+		changed = []int{0} // whose time is the scan's
+	}
+	return p.write(ctx, layout, changed)
+}
+
+// look is at all, or at the machines that changed since the last look.
+func (p *InventoryPublisher) look(ctx context.Context, due hostEvent) (hyperv.Inventory, error) {
+	if due.all || !p.looked {
+		return p.Host.Inventory(ctx)
+	}
+	return p.Host.Refresh(ctx, p.known, slices.Sorted(maps.Keys(due.changed)))
+}
+
+// write writes parts. Until all are written, what they were counts as unwritten: the next publish writes them again.
+func (p *InventoryPublisher) write(ctx context.Context, layout parts, changed []int) error {
+	if len(changed) == 0 {
 		return nil
 	}
-	scan, now := uuid.NewString(), metav1.NewTime(p.Clock.Now())
-	for i := range parts {
-		parts[i].ScanID, parts[i].ScanTime = scan, &now
-		if err := p.writePart(ctx, parts[i]); err != nil {
+	now := metav1.NewTime(p.Clock.Now())
+	p.tidied = p.tidied && len(layout) >= len(p.written)
+	before := p.written
+	p.written = make(parts, len(layout))
+	copy(p.written, before)
+	for _, n := range changed {
+		layout[n].ScanTime = &now
+		if err := p.writePart(ctx, layout[n]); err != nil {
+			p.written[n] = v1alpha1.HostInventoryStatus{} // nobody knows what is there
 			return err
 		}
+		p.written[n] = layout[n]
 	}
-	p.written, p.at = parts, p.Clock.Now()
-	return p.removeBehind(ctx, len(parts))
-}
-
-// afterFailure repeats the last scan with the error. Virtual machines of a host that cannot be asked have not vanished.
-func (p *InventoryPublisher) afterFailure(err error) []v1alpha1.HostInventoryStatus {
-	parts := make([]v1alpha1.HostInventoryStatus, max(1, len(p.written)))
-	copy(parts, p.written)
-	for i := range parts {
-		parts[i].Part, parts[i].Parts, parts[i].SessionID = int32(i), int32(len(parts)), p.Session
-		parts[i].Error = cut(fmt.Sprintf("the host cannot be looked at: %v", err), 1024)
+	if changed[0] == 0 {
+		p.at = now.Time
 	}
-	return parts
-}
-
-// parts cuts an inventory into pieces that fit into an object each.
-func (p *InventoryPublisher) parts(inventory hyperv.Inventory) []v1alpha1.HostInventoryStatus {
-	count := max(1, (len(inventory.VMs)+v1alpha1.InventoryPartSize-1)/v1alpha1.InventoryPartSize)
-	parts := make([]v1alpha1.HostInventoryStatus, count)
-	for i := range parts {
-		parts[i].Part, parts[i].Parts, parts[i].SessionID = int32(i), int32(count), p.Session
+	if p.tidied {
+		return nil
 	}
-	parts[0].Host = hostFacts(inventory.Host, p.Version)
-	for i, vm := range inventory.VMs {
-		part := &parts[i/v1alpha1.InventoryPartSize]
-		part.VirtualMachines = append(part.VirtualMachines, virtualMachineFacts(vm))
-	}
-	return parts
+	err := p.removeBehind(ctx, len(layout))
+	p.tidied = err == nil
+	return err
 }
 
 func (p *InventoryPublisher) writePart(ctx context.Context, status v1alpha1.HostInventoryStatus) error {
@@ -157,24 +190,16 @@ func (p *InventoryPublisher) removeBehind(ctx context.Context, parts int) error 
 
 func partName(part int) string { return "inventory-" + strconv.Itoa(part) }
 
-// sameScan says whether two scans found the same, whenever they looked. Free space moves all the time: it counts by whole GiB.
-func sameScan(a, b []v1alpha1.HostInventoryStatus) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		x, y := a[i].DeepCopy(), b[i].DeepCopy()
-		for _, s := range []*v1alpha1.HostInventoryStatus{x, y} {
-			s.ScanID, s.ScanTime = "", nil
-			if s.Host != nil {
-				for v := range s.Host.Volumes {
-					s.Host.Volumes[v].FreeBytes >>= 30
-				}
+// sameScan says whether two parts say the same, whenever they were written. Free space moves all the time: it counts by whole GiB.
+func sameScan(a, b v1alpha1.HostInventoryStatus) bool {
+	x, y := a.DeepCopy(), b.DeepCopy()
+	for _, s := range []*v1alpha1.HostInventoryStatus{x, y} {
+		s.ScanTime = nil
+		if s.Host != nil {
+			for v := range s.Host.Volumes {
+				s.Host.Volumes[v].FreeBytes >>= 30
 			}
 		}
-		if !equality.Semantic.DeepEqual(x, y) {
-			return false
-		}
 	}
-	return true
+	return equality.Semantic.DeepEqual(x, y)
 }

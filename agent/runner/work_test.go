@@ -78,7 +78,7 @@ func newRig(t *testing.T) *rig {
 	r.work(func(ctx context.Context) error {
 		return RunHost(ctx, HostOptions{
 			Options: options(v1alpha1.AgentNamespace(hostName)), Host: r.logic, Files: r.host.Files(),
-			InventoryInterval: time.Second, SweepInterval: time.Second,
+			InventoryResync: time.Minute, InventoryInterval: time.Second, SweepInterval: time.Second,
 		})
 	})
 	return r

@@ -83,7 +83,7 @@ func keeperCommand() *cobra.Command {
 func hostCommand() *cobra.Command {
 	var flags workFlags
 	var host, socket string
-	var inventory, sweep time.Duration
+	var resync, inventory, sweep time.Duration
 	cmd := &cobra.Command{
 		Use: "host", Short: "Back up and restore the virtual machines of one Hyper-V host", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -97,14 +97,15 @@ func hostCommand() *cobra.Command {
 				return err
 			}
 			return errors.Join(runner.RunHost(cmd.Context(), runner.HostOptions{
-				Options: opts, Host: hyperv.New(seams), Files: seams.Files, InventoryInterval: inventory, SweepInterval: sweep,
+				Options: opts, Host: hyperv.New(seams), Files: seams.Files, InventoryResync: resync, InventoryInterval: inventory, SweepInterval: sweep,
 			}), leave())
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&host, "host", "", "name of this host's HyperVHost object (required)")
 	cmd.Flags().StringVar(&socket, "emulated", "", "socket of an emulated Hyper-V host, as agent emulate prints it, instead of this machine's Hyper-V")
-	cmd.Flags().DurationVar(&inventory, "inventory-interval", 30*time.Second, "how often the host is looked at")
+	cmd.Flags().DurationVar(&inventory, "inventory-interval", 30*time.Second, "how often all of the host is looked at while it tells no events")
+	cmd.Flags().DurationVar(&resync, "inventory-resync", 10*time.Minute, "how often all of the host is looked at while it tells what changes")
 	cmd.Flags().DurationVar(&sweep, "sweep-interval", 5*time.Minute, "how often the host is searched for what a dead task left behind")
 	cobra.CheckErr(cmd.MarkFlagRequired("host"))
 	return cmd

@@ -141,7 +141,7 @@ func (d *demo) start() error {
 		Dir: d.dir, Binaries: binaries,
 		Report: func(what string) { d.console.detail("starting %s", what) },
 		// One worker on each host, for a person likes to see a backup go on before it is over.
-		HostArgs: []string{"--inventory-interval", "2s", "--lease-duration", "8s", "--sweep-interval", "10s", "--parallelism", "1"},
+		HostArgs: []string{"--inventory-interval", "2s", "--inventory-resync", "30s", "--lease-duration", "8s", "--sweep-interval", "10s", "--parallelism", "1"},
 	})
 	if err != nil {
 		return err

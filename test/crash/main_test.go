@@ -98,7 +98,7 @@ func newWorld() (*world, error) {
 	}
 	w.site, err = site.Start(ctx, site.Options{
 		Dir: dir, Binaries: binaries, APIServer: w.relayToAPIServer, HostSocket: w.relayToHost,
-		HostArgs:   []string{"--inventory-interval", "500ms", "--lease-duration", "4s", "--sweep-interval", "1s"},
+		HostArgs:   []string{"--inventory-interval", "500ms", "--inventory-resync", "5s", "--lease-duration", "4s", "--sweep-interval", "1s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
 	})
 	return w, err

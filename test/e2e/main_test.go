@@ -68,7 +68,7 @@ func startSite() {
 	}
 	shared.site, shared.err = site.Start(ctx, site.Options{
 		Dir: shared.dir, Binaries: binaries, WithControllerManager: true, Windows: windows,
-		HostArgs:   []string{"--inventory-interval", "500ms", "--lease-duration", "4s", "--sweep-interval", "2s"},
+		HostArgs:   []string{"--inventory-interval", "500ms", "--inventory-resync", "5s", "--lease-duration", "4s", "--sweep-interval", "2s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
 	})
 }
