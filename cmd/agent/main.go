@@ -1,5 +1,6 @@
 // Command agent is Hyperkeep's hand on a Hyper-V host (agent host), its housekeeper of repositories (agent keeper), an emulated Hyper-V host for demos
-// and tests (agent emulate), and tools to look at a host before its first backup (agent preflight) and into disk files (agent disk).
+// and tests (agent emulate), and tools to look at a host before its first backup (agent preflight) and into disk files (agent disk). On Windows it enrolls its
+// host (agent enroll) and is a service (agent install, uninstall and run).
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/preflight"
@@ -24,11 +26,12 @@ var version = "development"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, nil)))
 	root := &cobra.Command{
 		Use: "agent", Short: "Hyperkeep's agent", Version: version, SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRun: func(*cobra.Command, []string) { logTo(slog.New(slog.NewTextHandler(os.Stderr, nil))) },
 	}
 	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand())
+	root.AddCommand(enrollCommand(), installCommand(), uninstallCommand(), runCommand())
 	if cmd, err := root.ExecuteContextC(ctrl.LoggerInto(ctx, ctrl.Log)); err != nil {
 		exit := exitOf(cmd, err)
 		if exit.err != nil {
@@ -63,4 +66,11 @@ func exitOf(cmd *cobra.Command, err error) *exitError {
 		return &exitError{code: preflight.ExitNotReady, err: err}
 	}
 	return &exitError{code: 1, err: err}
+}
+
+// logTo makes a logger that of the whole process, and of the libraries in it.
+func logTo(logger *slog.Logger) {
+	sink := logr.FromSlogHandler(logger.Handler())
+	ctrl.SetLogger(sink)
+	klog.SetLogger(sink) // what client-go says
 }
