@@ -166,7 +166,8 @@ func (h *Host) TryImport(ctx context.Context, im Import, t RestoreTarget) ([]str
 	return warnings, nil
 }
 
-// RemoveImport destroys the planned VM of a task; nil when there is none. ErrBusy while an import runs, which may be its.
+// RemoveImport destroys the planned VM of a task; nil when there is none. Without a File in im, only one that carries the mark is found. ErrBusy while an
+// import runs, which may be its.
 func (h *Host) RemoveImport(ctx context.Context, im Import, tag string) error {
 	h.importing.Lock()
 	defer h.importing.Unlock()

@@ -52,6 +52,7 @@ func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedV
 		switch {
 		case slices.Contains(marks(notes), tag):
 			return h.systemOf(ctx, p)
+		case im.File == "": // nothing but the mark is known of it
 		case slices.Contains(im.Known, p.id), im.ID != "" && p.id != im.ID, !checkpoint && name != im.Name:
 		case len(marks(notes)) == 0:
 			unnamed = append(unnamed, p)

@@ -43,6 +43,13 @@ type RestoreEntry struct {
 	// Folder is the new folder, "" when an original is replaced. Files are the disks in order of the image's.
 	Folder string   `json:"folder,omitempty"`
 	Files  []string `json:"files"`
+	// Staging is the folder with the image's configuration files that an import reads, Config those files, the definition first. NotImported says why there is
+	// no import, from the moment that the virtual machine may have been defined in another way. Import is what is imported, from the moment that this may
+	// have begun.
+	Staging     string         `json:"staging,omitempty"`
+	Config      []string       `json:"config,omitempty"`
+	NotImported string         `json:"notImported,omitempty"`
+	Import      *hyperv.Import `json:"import,omitempty"`
 	// Written says that all files are complete.
 	Written bool `json:"written,omitempty"`
 	// Replacement is how an original is replaced, from the moment that this may have begun.

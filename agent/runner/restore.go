@@ -143,6 +143,9 @@ func (r *restoreRun) plan(ctx context.Context) error {
 		} else {
 			err = r.planNew(ctx)
 		}
+		if err == nil {
+			err = r.planImport(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -191,6 +194,7 @@ func (r *restoreRun) planNew(ctx context.Context) error {
 		return fmt.Errorf("look at %s: %w", folder, err)
 	}
 	r.entry.Restore.Folder = folder
+	r.entry.Restore.Staging = folder + `\hyperkeep`
 	r.entry.Restore.Files = diskFiles(folder, r.image.Manifest().Disks)
 	return nil
 }
@@ -211,6 +215,7 @@ func (r *restoreRun) planInPlace(ctx context.Context) error {
 		files = append(files, strings.TrimSuffix(beside, extension(beside))+mark)
 	}
 	r.entry.VirtualMachineID, r.entry.Restore.Files = vm.ID, files
+	r.entry.Restore.Staging = vm.Folder + `\hyperkeep-` + r.entry.Tag[:min(8, len(r.entry.Tag))]
 	return nil
 }
 
@@ -268,6 +273,9 @@ func (r *restoreRun) write(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.stage(ctx); err != nil {
+		return err
+	}
 	r.entry.Restore.Written = true
 	return r.journal.Put(r.entry)
 }
@@ -282,7 +290,7 @@ func (r *restore) undo(ctx context.Context, entry Entry) error {
 	if made.Replacement != nil {
 		err = r.host.RollBackReplacement(ctx, *made.Replacement)
 	} else if made.Folder != "" {
-		err = r.host.RemoveVM(ctx, made.ID)
+		err = r.removeNew(ctx, made)
 	}
 	if err != nil {
 		return fmt.Errorf("take the restore back: %w", err)
@@ -290,6 +298,7 @@ func (r *restore) undo(ctx context.Context, entry Entry) error {
 	for _, file := range made.Files {
 		err = errors.Join(err, r.files.Remove(ctx, file))
 	}
+	err = errors.Join(err, r.unstage(ctx, made))
 	if made.Folder != "" {
 		err = errors.Join(err, r.files.Remove(ctx, made.Folder))
 	}

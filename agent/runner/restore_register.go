@@ -17,13 +17,21 @@ func (r *restoreRun) register(ctx context.Context) error {
 	if r.spec.Overwrite == v1alpha1.OverwriteReplace {
 		return r.replace(ctx)
 	}
-	defined, err := r.host.DefineVM(ctx, r.definition, hyperv.RestoreTarget{
-		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID,
-	})
+	target := hyperv.RestoreTarget{
+		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID, Switches: r.switches(),
+	}
+	imported, err := r.importNew(ctx, target)
 	if err != nil {
 		return err
 	}
-	return r.succeeded(defined.VM)
+	if imported != nil {
+		return r.succeeded(imported, v1alpha1.RestoreImport)
+	}
+	defined, err := r.host.DefineVM(ctx, r.definition, target)
+	if err != nil {
+		return err
+	}
+	return r.succeeded(&defined, v1alpha1.RestoreDefine)
 }
 
 // replace turns the original off and gives it the restored disks. Its old ones stay aside until the restore has succeeded.
@@ -45,13 +53,17 @@ func (r *restoreRun) replace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.succeeded(vm)
+	return r.succeeded(&hyperv.Restored{VM: vm}, v1alpha1.RestoreSwapDisks)
 }
 
 // succeeded journals the result: from now on nothing is taken back, and nothing is done again.
-func (r *restoreRun) succeeded(vm hyperv.VM) error {
+func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMethod) error {
+	for _, warning := range made.Warnings {
+		r.report.Warn("RestoredDifferently", "%s", warning)
+	}
 	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
-		ID: strings.ToLower(vm.ID), Name: vm.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+		Method: method, MethodReason: cut(r.entry.Restore.NotImported, 1024),
 	}
 	if err := r.journal.Put(r.entry); err != nil {
 		r.entry.Restore.Result = nil
@@ -76,6 +88,14 @@ func (r *restoreRun) finish(ctx context.Context) error {
 	if replaced := r.entry.Restore.Replacement; replaced != nil {
 		if err := r.host.FinishReplacement(ctx, *replaced); err != nil {
 			r.report.Warn("ReplacedDisksRemain", "The restore succeeded; the replaced disks could not be deleted: %v.", err)
+		}
+	}
+	if err := r.unstage(ctx, r.entry.Restore); err != nil {
+		r.report.Warn("ConfigurationFilesRemain", "The restore succeeded; the files in %s could not be deleted: %v.", r.entry.Restore.Staging, err)
+	}
+	if r.spec.PowerOn {
+		if err := r.host.Start(ctx, r.entry.Restore.Result.ID); err != nil {
+			r.report.Warn("NotStarted", "The virtual machine is restored, and could not be started: %v.", err)
 		}
 	}
 	if err := r.report.Restored(ctx, *r.entry.Restore.Result); err != nil {

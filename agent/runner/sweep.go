@@ -45,8 +45,15 @@ func (s *Sweeper) Start(ctx context.Context) error {
 // sweep compares the host and the journal with the tasks that live. What is found before the tasks are listed cannot be of a task that is newer, and a task
 // that is deleted may still be worked on.
 func (s *Sweeper) sweep(ctx context.Context) error {
+	planned, err := s.Host.PlannedTags(ctx)
+	if err != nil {
+		return err
+	}
 	leftovers, err := s.found(ctx)
-	if err != nil || len(leftovers) == 0 {
+	if err != nil || len(leftovers)+len(planned) == 0 {
+		return err
+	}
+	if err := s.sweepPlanned(ctx, planned); err != nil {
 		return err
 	}
 	live, err := s.live(ctx)
@@ -75,6 +82,41 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 			log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
 		}
 		cancel()
+	}
+	return nil
+}
+
+// sweepPlanned destroys the planned virtual machines of restores that nobody works on and that the journal does not know: what it knows is taken back as a
+// whole.
+func (s *Sweeper) sweepPlanned(ctx context.Context, tags []string) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	known := map[string]bool{}
+	tasks := &v1alpha1.AgentTaskList{}
+	if err := s.Client.List(ctx, tasks, client.InNamespace(s.Namespace)); err != nil {
+		return fmt.Errorf("list tasks: %w", err)
+	}
+	for i := range tasks.Items {
+		task := &tasks.Items[i]
+		if task.Spec.Restore != nil && (!finished(task) || s.Tasks.Running(task.UID)) {
+			known[task.Spec.Restore.RestoreID] = true
+		}
+	}
+	entries, err := s.Journal.List()
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Restore != nil {
+			known[entry.Restore.ID] = true
+		}
+	}
+	for _, tag := range tags {
+		if !known[tag] {
+			err := s.Host.RemoveImport(ctx, hyperv.Import{}, tag)
+			ctrl.LoggerFrom(ctx).Info("Swept a planned virtual machine that a dead restore left behind", "restore", tag, "error", err)
+		}
 	}
 	return nil
 }

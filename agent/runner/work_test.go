@@ -252,6 +252,12 @@ func TestTasks(t *testing.T) {
 		Restore: &v1alpha1.RestoreTask{ImageID: "second", Overwrite: v1alpha1.OverwriteNever, Name: "crm-restored", RestoreID: "r1"},
 	})
 	wantSuccess(t, restored)
+	if got := restored.Status.Restored; got.Method != v1alpha1.RestoreImport || got.MethodReason != "" {
+		t.Errorf("restored by %s: %s", got.Method, got.MethodReason)
+	}
+	if left, err := os.ReadDir(filepath.Join(r.dir, "crm-restored", "hyperkeep")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the imported files remain: %v, %v", left, err)
+	}
 	if vm := r.machine("crm-restored"); vm.State != hyperv.Off || strings.EqualFold(vm.ID, r.machine("crm").ID) {
 		t.Errorf("the restored virtual machine is %+v", vm)
 	}

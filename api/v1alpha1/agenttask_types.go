@@ -178,6 +178,15 @@ type RestoreTask struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=200
 	Folder string `json:"folder,omitempty"`
+	// switches maps the virtual switches of the image to those of the host.
+	// +optional
+	// +listType=map
+	// +listMapKey=from
+	// +kubebuilder:validation:MaxItems=32
+	Switches []SwitchMapping `json:"switches,omitempty"`
+	// powerOn starts the virtual machine when it is restored.
+	// +optional
+	PowerOn bool `json:"powerOn,omitempty"`
 	// restoreID marks what the restore makes: the same for every attempt.
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -22,7 +22,7 @@ const (
 
 // RestoreJobSpec is one restore. Only cancel can change.
 //
-// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)",message="a restore cannot be changed, only canceled: create another one"
+// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.switches) == has(oldSelf.switches) && (!has(self.switches) || self.switches == oldSelf.switches) && has(self.powerOn) == has(oldSelf.powerOn) && (!has(self.powerOn) || self.powerOn == oldSelf.powerOn)",message="a restore cannot be changed, only canceled: create another one"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled restore stays canceled: create another one",fieldPath=".cancel"
 // +kubebuilder:validation:XValidation:rule="self.overwrite != 'Replace' || !has(self.target) || (!has(self.target.name) && !has(self.target.folder) && !has(self.target.hostName))",message="overwrite Replace restores in place, where the virtual machine is: leave target.hostName, target.name and target.folder out",fieldPath=".target"
 type RestoreJobSpec struct {
@@ -39,6 +39,18 @@ type RestoreJobSpec struct {
 	// +optional
 	// +kubebuilder:default=Never
 	Overwrite Overwrite `json:"overwrite,omitempty"`
+
+	// switches says which virtual switch of the host the network adapters get that were connected to another. What is not named here: a new virtual
+	// machine is not connected, a replaced one gets the switch of the same name.
+	// +optional
+	// +listType=map
+	// +listMapKey=from
+	// +kubebuilder:validation:MaxItems=32
+	Switches []SwitchMapping `json:"switches,omitempty"`
+
+	// powerOn starts the virtual machine when it is restored. Off without it.
+	// +optional
+	PowerOn bool `json:"powerOn,omitempty"`
 
 	// startDeadlineSeconds is how long the restore may wait for its host, from its creation.
 	// +optional
@@ -64,6 +76,19 @@ type RestoreJobSpec struct {
 	// cancel stops the restore and removes what it made.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
+}
+
+// SwitchMapping gives the network adapters of one virtual switch another.
+type SwitchMapping struct {
+	// from is the name of the virtual switch in the image.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	From string `json:"from,omitempty"`
+	// to is the name of a virtual switch of the host. Without it, or when the host has none of that name, the adapters are not connected.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	To string `json:"to,omitempty"`
 }
 
 // RestoreSource names the restore point, in exactly one way.
@@ -122,6 +147,20 @@ type RestoreJobStatus struct {
 	Restored *RestoredVirtualMachine `json:"restored,omitempty"`
 }
 
+// RestoreMethod is the way by which Hyper-V got to know a restored virtual machine.
+// +kubebuilder:validation:Enum=Import;Define;SwapDisks
+type RestoreMethod string
+
+// The ways of a restore.
+const (
+	// RestoreImport lets Hyper-V import its own configuration files out of the image: every setting comes back, and the guest's UEFI variables.
+	RestoreImport RestoreMethod = "Import"
+	// RestoreDefine defines a new virtual machine after the image's portable definition.
+	RestoreDefine RestoreMethod = "Define"
+	// RestoreSwapDisks keeps the virtual machine that is replaced, and gives it the restored disks, memory and processors.
+	RestoreSwapDisks RestoreMethod = "SwapDisks"
+)
+
 // RestoredVirtualMachine is what a restore made.
 type RestoredVirtualMachine struct {
 	// id is the Hyper-V id.
@@ -134,6 +173,13 @@ type RestoredVirtualMachine struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Name string `json:"name,omitempty"`
+	// method is the way by which Hyper-V got to know the virtual machine.
+	// +optional
+	Method RestoreMethod `json:"method,omitempty"`
+	// methodReason says why it was not imported.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	MethodReason string `json:"methodReason,omitempty"`
 	// paths of the restored disks on the host.
 	// +optional
 	// +listType=atomic

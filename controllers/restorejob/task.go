@@ -18,6 +18,8 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 	payload := &v1alpha1.RestoreTask{
 		ImageID:   image.Spec.ImageID,
 		Overwrite: job.Spec.Overwrite,
+		Switches:  job.Spec.Switches,
+		PowerOn:   job.Spec.PowerOn,
 		RestoreID: string(job.UID),
 	}
 	machineID := ""

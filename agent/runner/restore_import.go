@@ -1,0 +1,180 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+)
+
+// importPatience is how long an import waits for other operations of the host: undoing a restore of hours because somebody imports something else at that
+// moment would be worse.
+const importPatience = 2 * time.Minute
+
+// planImport decides whether Hyper-V shall import the image's own configuration files, and where they are put for that.
+func (r *restoreRun) planImport(ctx context.Context) error {
+	made := r.entry.Restore
+	files := importFiles(r.image.Manifest().Files)
+	if len(files) == 0 {
+		made.NotImported = "the image has no configuration files of Hyper-V"
+		return nil
+	}
+	versions, err := r.host.SupportedVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if version := r.definition.ConfigurationVersion; len(versions) > 0 && !slices.Contains(versions, version) {
+		made.NotImported = fmt.Sprintf("the host cannot run configuration version %s, only %s", version, strings.Join(versions, ", "))
+		return nil
+	}
+	for _, file := range files {
+		made.Config = append(made.Config, made.Staging+`\`+fileName(file.Name))
+	}
+	return nil
+}
+
+// importFiles are the files of an image that an import needs: the definition first, then those of its stem.
+func importFiles(files []image.FileRecord) []image.FileRecord {
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name)
+	}
+	definition := hyperv.DefinitionFile(names)
+	stem := strings.ToLower(strings.TrimSuffix(definition, extension(definition))) + "."
+	var out []image.FileRecord
+	for _, f := range files {
+		switch {
+		case definition == "" || !strings.HasPrefix(strings.ToLower(f.Name), stem):
+		case f.Name == definition:
+			out = slices.Insert(out, 0, f)
+		default:
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// stage writes the configuration files. Those of a run that was killed are made anew.
+func (r *restoreRun) stage(ctx context.Context) error {
+	for i, file := range importFiles(r.image.Manifest().Files) {
+		if i >= len(r.entry.Restore.Config) {
+			return nil // they are not imported
+		}
+		if err := r.stageFile(ctx, file.Name, r.entry.Restore.Config[i]); err != nil {
+			return fmt.Errorf("write %s: %w", r.entry.Restore.Config[i], err)
+		}
+	}
+	return nil
+}
+
+func (r *restoreRun) stageFile(ctx context.Context, name, path string) (err error) {
+	content, err := r.image.File(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer content.Close() //nolint:errcheck // read only
+	if err := r.files.Remove(ctx, path); err != nil {
+		return err
+	}
+	file, err := r.files.Create(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if _, err := io.Copy(io.NewOffsetWriter(file, 0), content); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// unstage deletes the configuration files. What is gone already is no error.
+func (r *restore) unstage(ctx context.Context, made *RestoreEntry) error {
+	var err error
+	for _, file := range made.Config {
+		err = errors.Join(err, r.files.Remove(ctx, file))
+	}
+	if len(made.Config) > 0 {
+		err = errors.Join(err, r.files.Remove(ctx, made.Staging))
+	}
+	return err
+}
+
+// importNew lets Hyper-V import a new virtual machine. It returns none when that cannot be: the journal says why, and never tries it again.
+func (r *restoreRun) importNew(ctx context.Context, target hyperv.RestoreTarget) (*hyperv.Restored, error) {
+	made := r.entry.Restore
+	if made.NotImported != "" {
+		return nil, nil
+	}
+	if made.Import == nil {
+		im, err := r.host.PrepareImport(ctx, made.Config[0], "", r.definition.Name)
+		if err != nil {
+			return nil, err
+		}
+		made.Import = &im
+		if err := r.journal.Put(r.entry); err != nil {
+			return nil, err
+		}
+	}
+	var out hyperv.Restored
+	err := patiently(ctx, func() (err error) {
+		out, err = r.host.ImportVM(ctx, *made.Import, target)
+		return err
+	})
+	if errors.Is(err, hyperv.ErrImportRefused) {
+		return nil, r.notImported(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// notImported gives importing up.
+func (r *restoreRun) notImported(reason error) error {
+	r.entry.Restore.NotImported = reason.Error()
+	r.report.Warn("NotImported", "The virtual machine is not imported from the image's configuration files: %v.", reason)
+	return r.journal.Put(r.entry)
+}
+
+// removeNew takes a new virtual machine back, planned or not.
+func (r *restore) removeNew(ctx context.Context, made *RestoreEntry) error {
+	if made.Import != nil {
+		if err := patiently(ctx, func() error { return r.host.RemoveImport(ctx, *made.Import, made.ID) }); err != nil {
+			return err
+		}
+	}
+	return r.host.RemoveVM(ctx, made.ID)
+}
+
+// patiently repeats what another operation of the host stands in the way of.
+func patiently(ctx context.Context, do func() error) error {
+	const first, longest = 100 * time.Millisecond, 5 * time.Second
+	waiting, cancel := context.WithTimeout(ctx, importPatience)
+	defer cancel()
+	for pause := first; ; pause = min(2*pause, longest) {
+		err := do()
+		if !errors.Is(err, hyperv.ErrBusy) {
+			return err
+		}
+		select {
+		case <-waiting.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// switches maps the virtual switches of the image to those of the host.
+func (r *restoreRun) switches() map[string]string {
+	out := map[string]string{}
+	for _, s := range r.spec.Switches {
+		out[s.From] = s.To
+	}
+	return out
+}

@@ -1,0 +1,141 @@
+package runner
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+func TestImportFiles(t *testing.T) {
+	files := func(names ...string) (out []image.FileRecord) {
+		for _, name := range names {
+			out = append(out, image.FileRecord{Name: name})
+		}
+		return out
+	}
+	cases := map[string]struct{ have, want []image.FileRecord }{
+		"the definition comes first":            {files("A1.VMRS", "A1.vmcx", "A1.vmgs", "definition.json"), files("A1.vmcx", "A1.VMRS", "A1.vmgs")},
+		"versions before 6.0 have an .xml":      {files("A1.bin", "A1.vsv", "A1.xml", "definition.json"), files("A1.xml", "A1.bin", "A1.vsv")},
+		"files of another stem are not its own": {files("A1.vmcx", "A10.vmgs", "a1.vmgs"), files("A1.vmcx", "a1.vmgs")},
+		"an image without any":                  {files("definition.json"), nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := importFiles(c.have); !slices.Equal(got, c.want) {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// restore restores an image to a new virtual machine.
+func (r *rig) restore(name, image string, change func(*v1alpha1.RestoreTask)) *v1alpha1.AgentTask {
+	r.t.Helper()
+	spec := &v1alpha1.RestoreTask{ImageID: image, Overwrite: v1alpha1.OverwriteNever, Name: name, RestoreID: name}
+	if change != nil {
+		change(spec)
+	}
+	return r.do(v1alpha1.AgentNamespace(hostName), name, v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskRestore, Restore: spec})
+}
+
+// planned counts the planned virtual machines of the host.
+func (r *rig) planned() int {
+	r.t.Helper()
+	found, err := r.host.Session(wmi.NamespaceVirtualization).Query(r.t.Context(), "SELECT * FROM Msvm_PlannedComputerSystem")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return len(found)
+}
+
+// TestRestoreThroughHyperV proves that an import brings back what only Hyper-V's files have, and that whatever it refuses is defined instead.
+func TestRestoreThroughHyperV(t *testing.T) {
+	r := newRig(t)
+	wantSuccess(t, r.do("keeper", "probe", v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskProbe}))
+	wantSuccess(t, r.backup("first"))
+	guestState := func(folder, id string) string {
+		text, err := os.ReadFile(filepath.Join(r.dir, folder, "Virtual Machines", strings.ToUpper(id)+".vmgs"))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	original := guestState("crm", r.machine("crm").ID)
+	t.Run("imported and started", func(t *testing.T) {
+		task := r.restore("imported", "first", func(s *v1alpha1.RestoreTask) { s.PowerOn = true })
+		wantSuccess(t, task)
+		if vm := r.machine("imported"); vm.State != hyperv.Running || guestState("imported", vm.ID) != original {
+			t.Errorf("the virtual machine is %s; its UEFI variables must be the original's", vm.State)
+		}
+	})
+	t.Run("defined when the import is refused", func(t *testing.T) {
+		r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xDEAD"})
+		task := r.restore("refused", "first", nil)
+		wantSuccess(t, task)
+		got := task.Status.Restored
+		if got.Method != v1alpha1.RestoreDefine || !strings.Contains(got.MethodReason, "0xDEAD") || r.planned() != 0 {
+			t.Errorf("restored by %s: %s; %d planned virtual machines", got.Method, got.MethodReason, r.planned())
+		}
+		if vm := r.machine("refused"); len(vm.Disks) != 1 || guestState("refused", vm.ID) == original {
+			t.Errorf("defined anew: %+v", vm)
+		}
+	})
+	t.Run("failed and taken back", func(t *testing.T) {
+		r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xDEAD"})
+		r.host.Faults().FailNext(emulator.Fault{Method: "DefineSystem", JobError: 32768, Message: "0xBEEF"})
+		task := r.restore("failed", "first", nil)
+		if task.Status.Failure == nil || !strings.Contains(task.Status.Failure.Message, "0xBEEF") {
+			t.Errorf("the failure is %+v", task.Status.Failure)
+		}
+		if _, err := os.Stat(filepath.Join(r.dir, "failed")); !os.IsNotExist(err) || r.planned() != 0 {
+			t.Errorf("something is left: %v, %d planned", err, r.planned())
+		}
+	})
+	t.Run("what a dead agent left planned is swept", func(t *testing.T) {
+		r.leavePlanned(t)
+		for limit := time.Now().Add(time.Minute); r.planned() != 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatal("the planned virtual machine remains (I4)")
+			}
+		}
+	})
+}
+
+// leavePlanned leaves a marked planned virtual machine, with no journal: a second agent of another time made it.
+func (r *rig) leavePlanned(t *testing.T) {
+	t.Helper()
+	folder := filepath.Join(r.dir, "crm", "Virtual Machines")
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(folder, file.Name()))
+		if err == nil && filepath.Ext(file.Name()) == ".vmcx" {
+			err = os.WriteFile(filepath.Join(r.dir, "left.vmcx"), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	im, err := r.logic.PrepareImport(t.Context(), `D:\VMs\left.vmcx`, "", "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r.host.Faults().FailNext(emulator.Fault{Method: "ValidatePlannedSystem", ReturnValue: 32775})
+	if _, err = r.logic.ImportVM(ctx, im, hyperv.RestoreTarget{Name: "left", Folder: `D:\VMs\left`, Tag: "nobody"}); err == nil || r.planned() != 1 {
+		t.Fatalf("nothing was left: %v", err)
+	}
+}
