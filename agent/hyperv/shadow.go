@@ -29,6 +29,7 @@ type Shadow struct {
 	requester vss.Requester
 	component vss.Component
 	making    bool // holds the host's turn to make a snapshot set
+	approach  ShadowApproach
 	intent    ShadowIntent
 	snapshot  vss.Snapshot
 }
@@ -113,7 +114,7 @@ func (s *Shadow) begin(ctx context.Context, approach ShadowApproach) (ShadowInte
 	if err != nil {
 		return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, shadowFailure(err))
 	}
-	s.intent = ShadowIntent{SetID: set, State: s.vm.State}
+	s.intent, s.approach = ShadowIntent{SetID: set, State: s.vm.State}, approach
 	return s.intent, nil
 }
 
@@ -138,6 +139,8 @@ func (s *Shadow) endTurn() {
 // Taken is a snapshot that was made.
 type Taken struct {
 	Time time.Time
+	// Level is what the disks are: that of the approach, but of a VM that was switched on meanwhile.
+	Level Level
 	// Interruption is how long the VM was seen not to run, Saved that it was seen in the saved state: its memory is in the image then.
 	Interruption time.Duration
 	Saved        bool
@@ -162,10 +165,8 @@ func (s *Shadow) Snapshot(ctx context.Context) (Taken, error) {
 		return Taken{}, errors.Join(writerFailure(err), settled)
 	}
 	s.snapshot, taken.Time = snapshot, snapshot.Taken
-	if err := s.unchanged(ctx); err != nil {
-		return Taken{}, err
-	}
-	return taken, nil
+	taken.Level, err = s.level(ctx)
+	return taken, err
 }
 
 // writerFailure finds the meaning of a failed snapshot. What the writer reports is, but for a lack of resources, about the guest.
@@ -182,17 +183,20 @@ func writerFailure(err error) error {
 	return fmt.Errorf("shadow copy: %w", shadowFailure(err))
 }
 
-// unchanged makes sure that the disks are still those that were looked at: a checkpoint of the VM's user in between would have been read without what the
-// guest wrote after it.
-func (s *Shadow) unchanged(ctx context.Context) error {
+// level looks at the VM once more. The disks must still be those that were looked at before: a checkpoint of the VM's user in between would have been read
+// without what the guest wrote after it.
+func (s *Shadow) level(ctx context.Context) (Level, error) {
 	now, err := s.host.situation(ctx, s.vm.ID)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !slices.Equal(userCheckpoints(now), userCheckpoints(s.vm)) {
-		return fmt.Errorf("%w: a checkpoint was made or removed during the snapshot", ErrBusy)
+		return "", fmt.Errorf("%w: a checkpoint was made or removed during the snapshot", ErrBusy)
 	}
-	return nil
+	if s.approach.Level == Offline && now.State != Off {
+		return Crash, nil
+	}
+	return s.approach.Level, nil
 }
 
 func userCheckpoints(vm VM) []string {

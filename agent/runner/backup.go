@@ -36,6 +36,10 @@ type backupRun struct {
 	repository *image.Repository   // claim
 	vm         hyperv.VM           // prepare
 	info       hyperv.HostInfo     // prepare
+	method     method              // prepare
+	shadow     *hyperv.Shadow      // prepare, with the method VSS
+	taken      hyperv.Taken        // checkpoint, with the method VSS
+	companions []hyperv.ConfigFile // checkpoint, with the method VSS
 	checkpoint hyperv.Checkpoint   // checkpoint
 	frozen     []hyperv.FrozenDisk // checkpoint
 	excluded   []image.ExcludedDisk
@@ -52,7 +56,10 @@ func (b *backup) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repo
 	if err := r.recall(); err != nil {
 		return err
 	}
-	err := r.image(ctx)
+	err := r.settleShadow(ctx)
+	if err == nil {
+		err = r.image(ctx)
+	}
 	if r.published != nil {
 		err = r.afterPublish(ctx)
 	}
@@ -111,8 +118,11 @@ func (r *backupRun) step(ctx context.Context, name string, do func(context.Conte
 	return do(ctx)
 }
 
-// tracks says whether a reference point is to remain for the next increment.
+// tracks says whether a reference point is to remain for the next increment. The method VSS has none.
 func (r *backupRun) tracks() bool {
+	if r.method.name == v1alpha1.MethodVSS || (r.published != nil && r.published.Method == string(v1alpha1.MethodVSS)) {
+		return false
+	}
 	enabled := r.spec.ChangeTracking.BlockLevelIncremental
 	return enabled == nil || *enabled
 }
@@ -197,9 +207,11 @@ func (r *backupRun) letGo(ctx context.Context, failure error) error {
 		_ = plan.content.Close() // read only; an open file may hold up a merge
 	}
 	if stopping(ctx) || errors.Is(failure, ErrClaimLost) {
+		_ = r.closeShadow() // its shadow copies end with this session
 		return nil
 	}
 	r.report.TryStep(ctx, "Release")
+	r.completeShadow(ctx)
 	release := &release{host: r.host, journal: r.journal, clock: r.clock}
 	limited, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()

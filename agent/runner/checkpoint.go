@@ -20,8 +20,8 @@ func (r *backupRun) prepare(ctx context.Context) error {
 	if r.vm, err = r.host.VM(ctx, r.spec.VirtualMachine.ID); err != nil {
 		return err
 	}
-	for _, obstacle := range hyperv.HostObstacles(r.info) {
-		return stall(string(obstacle.Reason), errors.New(obstacle.Message))
+	if r.method, err = chooseMethod(r.spec, r.info, nil); err != nil {
+		return err
 	}
 	for _, concern := range r.vm.Concerns {
 		if concern.Reason == hyperv.CriticalState {
@@ -30,7 +30,29 @@ func (r *backupRun) prepare(ctx context.Context) error {
 		r.report.Warn(string(concern.Reason), "%s", concern.Message)
 	}
 	r.report.Note("The virtual machine is %s, with %d disks.", r.vm.State, len(r.vm.Disks))
+	if err := r.settleMethod(ctx); err != nil {
+		return err
+	}
 	r.enableTracking(ctx)
+	return nil
+}
+
+// settleMethod opens what the method needs. Where the Hyper-V writer does not offer the virtual machine, the other method is taken if it may be.
+func (r *backupRun) settleMethod(ctx context.Context) error {
+	if r.method.name == v1alpha1.MethodVSS {
+		err := r.openShadow(ctx)
+		if notOffered(err) {
+			r.method, err = chooseMethod(r.spec, r.info, map[v1alpha1.BackupMethod]error{v1alpha1.MethodVSS: err})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if r.method.why.reason == reasonIneligible {
+		r.report.Warn(reasonIneligible, "The method is %s: %s", r.method.name, r.method.why.message)
+		return nil
+	}
+	r.report.Note("The method is %s: %s.", r.method.name, r.method.why)
 	return nil
 }
 
@@ -52,6 +74,9 @@ func (r *backupRun) enableTracking(ctx context.Context) {
 
 // freeze takes the recovery checkpoint at the level that is asked for, with the fallback that the policy allows.
 func (r *backupRun) freeze(ctx context.Context) error {
+	if r.method.name == v1alpha1.MethodVSS {
+		return r.freezeShadow(ctx)
+	}
 	checkpoint, err := r.host.FindCheckpoint(ctx, r.vm.ID, r.entry.Tag, r.entry.Intent)
 	switch {
 	case errors.Is(err, hyperv.ErrCheckpointNotFound):

@@ -40,6 +40,7 @@ var (
 	reasonRescan      = readReason{"ForcedRescan", "the run was asked to read everything and set a new baseline"}
 	reasonFull        = readReason{"FullRequested", "the run was asked to read everything, and the accelerator is off"}
 	reasonNotTracking = readReason{"BlockLevelIncrementalOff", "the policy keeps no reference points"}
+	reasonVSS         = readReason{"MethodVSS", "with shadow copies the host does not tell what changed; what the repository has already is not stored again"}
 	reasonFirst       = readReason{"FirstBackup", "the repository has no image of this virtual machine that an increment can stand on"}
 	reasonNoBase      = readReason{"NoUsableBase", "the host has no reference point any more for any image in the repository"}
 	reasonNewDisk     = readReason{"NewDisk", "the base image does not have this disk"}
@@ -72,6 +73,8 @@ func (r *backupRun) decide(ctx context.Context) error {
 // host (I3). Without one it says why.
 func (r *backupRun) base(ctx context.Context) (*image.BaseRecord, readReason, error) {
 	switch accelerated := r.spec.ChangeTracking.Accelerator; {
+	case r.method.name == v1alpha1.MethodVSS:
+		return nil, reasonVSS, nil
 	case !r.tracks():
 		return nil, reasonNotTracking, nil
 	case r.spec.Type == v1alpha1.RunForcedRescan:

@@ -8,6 +8,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -53,6 +54,9 @@ var known = []struct {
 	{errDeadline, v1alpha1.ReasonDeadlineExceeded, v1alpha1.FailureStall, "raise runDeadlineSeconds, or find out what is slow"},
 	{ErrClaimLost, "ClaimLost", v1alpha1.FailureRetry, ""},
 	{hyperv.ErrVMNotFound, v1alpha1.ReasonVirtualMachineGone, v1alpha1.FailureStall, "it was deleted or moved to another host"},
+	{hyperv.ErrVSSUnavailable, v1alpha1.ReasonVSSServiceUnavailable, v1alpha1.FailureStall, ""},
+	{hyperv.ErrNotInWriter, "NotInVSSWriter", v1alpha1.FailureStall, "see vssadmin list writers on the host, or use the method WMI"},
+	{vss.ErrNoWriter, "NoVSSWriter", v1alpha1.FailureStall, "check that the Hyper-V Virtual Machine Management service runs"},
 	{hyperv.ErrForeignCheckpoint, "ForeignCheckpoint", v1alpha1.FailureRetry, "let the other product finish, or remove its checkpoint"},
 	{hyperv.ErrUserCheckpoints, "UserCheckpoints", v1alpha1.FailureStall, ""},
 	{hyperv.ErrQuiesce, "QuiesceFailed", v1alpha1.FailureStall, "repair the guest's integration services, or allow ApplicationThenCrash"},

@@ -30,6 +30,9 @@ type Entry struct {
 	// Checkpoint and Disks are what was frozen, so that a conversion can be finished after the checkpoint is gone.
 	Checkpoint *hyperv.Checkpoint  `json:"checkpoint,omitempty"`
 	Disks      []hyperv.FrozenDisk `json:"disks,omitempty"`
+	// Shadow is the snapshot of the method VSS: written before anything happens to the virtual machine. The shadow copies end with the session that made them,
+	// so what it tells another session is only what to put right.
+	Shadow *hyperv.ShadowIntent `json:"shadow,omitempty"`
 	// Restore is what a restore makes. Such an entry has no checkpoint.
 	Restore *RestoreEntry `json:"restore,omitempty"`
 

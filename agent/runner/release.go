@@ -82,6 +82,9 @@ func unfinished(state hyperv.ReleaseState, err error) outcome {
 
 // once removes the checkpoint, if it is there, and looks what is left. The entry remembers what was found, for the next look.
 func (r *release) once(ctx context.Context, entry *Entry) (hyperv.ReleaseState, error) {
+	if err := endShadow(ctx, r.host, *entry); err != nil {
+		return hyperv.ReleaseState{}, err
+	}
 	found, err := r.host.FindCheckpoint(ctx, entry.VirtualMachineID, entry.Tag, entry.Intent)
 	switch {
 	case err == nil:

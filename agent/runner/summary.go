@@ -22,6 +22,7 @@ func summaryOf(manifest image.Manifest) v1alpha1.ImageSummary {
 		ReadBytes:      manifest.ReadBytes(),
 		StoredBytes:    manifest.StoredBytes,
 	}
+	describeMethod(&summary, manifest.Annotations)
 	full := v1alpha1.ImageFull
 	if manifest.Annotations[annotationRunType] == string(v1alpha1.RunForcedRescan) {
 		full = v1alpha1.ImageForcedRescan
@@ -43,6 +44,16 @@ func summaryOf(manifest image.Manifest) v1alpha1.ImageSummary {
 	}
 	summary.OptimizationPercent = optimization(summary.ReadBytes, manifest.Annotations[annotationAllocated])
 	return summary
+}
+
+// describeMethod adds what is recorded about the method. Images of older agents have nothing of it.
+func describeMethod(summary *v1alpha1.ImageSummary, annotations map[string]string) {
+	reason, message, _ := strings.Cut(annotations[annotationMethodReason], ": ")
+	summary.MethodReason, summary.MethodMessage = reason, cut(message, maxMessage)
+	summary.Memory = v1alpha1.MemoryCapture(annotations[annotationMemory])
+	if n, err := strconv.ParseInt(annotations[annotationInterruption], 10, 64); err == nil && n > 0 {
+		summary.InterruptionMilliseconds = &n
+	}
 }
 
 func diskSummary(disk image.DiskRecord, full v1alpha1.ImageType) v1alpha1.DiskSummary {

@@ -24,6 +24,14 @@ const (
 	annotationObjectName = "hyperkeep.io/virtual-machine"
 	annotationRunType    = "hyperkeep.io/run-type"
 	annotationAllocated  = "hyperkeep.io/allocated-bytes"
+	// annotationMethodReason is why the method was chosen, as "Reason: message".
+	annotationMethodReason = "hyperkeep.io/method-reason"
+	// annotationInterruption is how long the virtual machine was seen not to run, in milliseconds.
+	annotationInterruption = "hyperkeep.io/interruption-milliseconds"
+	// annotationMemory is a v1alpha1.MemoryCapture.
+	annotationMemory = "hyperkeep.io/memory"
+	// annotationRestoredState is the state that a virtual machine restored from the image has, Off or Saved, with the method VSS (NV-16).
+	annotationRestoredState = "hyperkeep.io/restored-state"
 )
 
 // transfer reads what was decided and stores it. Nothing of it is visible before publishing.
@@ -62,28 +70,41 @@ type diskProgress struct {
 }
 
 func (r *backupRun) imageSpec() image.ImageSpec {
-	var allocated int64
-	for _, plan := range r.plan {
-		allocated += plan.allocated
-	}
 	vm := r.spec.VirtualMachine
 	return image.ImageSpec{
 		ID: r.spec.ImageID, TaskUID: r.entry.Tag, Policy: r.spec.PolicyName,
 		VM:      image.VM{ID: vm.ID, Name: vm.Name, Host: vm.HostName},
-		TakenAt: r.checkpoint.Taken, Consistency: string(consistencyOf(r.checkpoint.Level)), Method: string(v1alpha1.MethodWMI),
+		TakenAt: r.checkpoint.Taken, Consistency: string(consistencyOf(r.checkpoint.Level)), Method: string(r.method.name),
 		Tool: "hyperkeep " + r.version, Excluded: r.excluded,
-		Annotations: map[string]string{
-			annotationNamespace: r.spec.Namespace, annotationObjectName: vm.ObjectName,
-			annotationRunType: string(r.spec.Type), annotationAllocated: strconv.FormatInt(allocated, 10),
-		},
+		Annotations: r.annotations(),
 	}
+}
+
+func (r *backupRun) annotations() map[string]string {
+	var allocated int64
+	for _, plan := range r.plan {
+		allocated += plan.allocated
+	}
+	out := map[string]string{
+		annotationNamespace: r.spec.Namespace, annotationObjectName: r.spec.VirtualMachine.ObjectName,
+		annotationRunType: string(r.spec.Type), annotationAllocated: strconv.FormatInt(allocated, 10),
+		annotationMethodReason: r.method.why.String(), annotationMemory: string(r.memory()),
+	}
+	if r.method.name == v1alpha1.MethodVSS {
+		out[annotationInterruption] = strconv.FormatInt(r.taken.Interruption.Milliseconds(), 10)
+		out[annotationRestoredState] = string(hyperv.Off)
+		if r.memory() == v1alpha1.MemoryCaptured {
+			out[annotationRestoredState] = string(hyperv.Saved)
+		}
+	}
+	return out
 }
 
 // addDisk stores one disk. An increment that turns out not to be sound becomes a full read of that disk alone (AC-12, AC-14).
 func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *diskProgress) error {
 	defer plan.content.Close() //nolint:errcheck // read only
 	spec := image.DiskSpec{
-		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: plan.disk.Path,
+		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: sourceOf(plan.disk),
 		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.Members()[0].PhysicalSectorSize()),
 		Reason: plan.reason.String(), Increment: plan.increment, Repair: plan.reason == reasonDamaged,
 	}
@@ -106,6 +127,14 @@ func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *diskP
 	return err
 }
 
+// sourceOf is where a disk lies on the host: in a shadow copy it is only for a while.
+func sourceOf(disk hyperv.FrozenDisk) string {
+	if len(disk.Chain) > 0 {
+		return disk.LivePath
+	}
+	return disk.Path
+}
+
 // addConfiguration stores what the virtual machine is besides its disks: Hyper-V's own files, and the same in portable words.
 func (r *backupRun) addConfiguration(ctx context.Context) error {
 	definition, err := json.MarshalIndent(r.vm.Definition(), "", "  ")
@@ -115,7 +144,7 @@ func (r *backupRun) addConfiguration(ctx context.Context) error {
 	if err := r.writer.AddFile(ctx, definitionFile, bytes.NewReader(definition)); err != nil {
 		return err
 	}
-	files, err := r.host.ConfigurationFiles(ctx, r.checkpoint)
+	files, err := r.configuration(ctx)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,12 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigOn(t, "", nil)
+}
+
+// newRigOn has a host as its host.yaml says. What the host and the agent's journal hold before the agent starts is the third parameter's.
+func newRigOn(t *testing.T, hostYAML string, before func(*rig, *Journal)) *rig {
+	t.Helper()
 	server := controlplane.ForTest(t, controlplane.Options{CRDs: []string{"../../config/crd/bases"}})
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
@@ -56,13 +62,16 @@ func newRig(t *testing.T) *rig {
 	}
 	r := &rig{t: t, client: c, dir: t.TempDir()}
 	r.makeMachine("crm")
+	if err := os.WriteFile(filepath.Join(r.dir, "host.yaml"), []byte(hostYAML), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if r.host, err = emulator.Open(r.dir, emulator.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.host.Close() })
 	r.logic = hyperv.New(hyperv.Seams{
 		Virtualization: r.host.Session(wmi.NamespaceVirtualization), CIM: r.host.Session(wmi.NamespaceCIMv2),
-		Disks: r.host.Disks(), Files: r.host.Files(), Clock: clock.RealClock{},
+		Disks: r.host.Disks(), Files: r.host.Files(), Shadows: r.host.VSS(), Clock: clock.RealClock{},
 	})
 	for _, namespace := range []string{v1alpha1.AgentNamespace(hostName), "keeper"} {
 		r.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
@@ -75,9 +84,17 @@ func newRig(t *testing.T) *rig {
 		return Options{Config: server.Config(), Namespace: namespace, StateDir: t.TempDir(), Version: "test", LeaseDuration: time.Minute}
 	}
 	r.work(func(ctx context.Context) error { return RunKeeper(ctx, options("keeper")) })
+	host := options(v1alpha1.AgentNamespace(hostName))
+	if before != nil {
+		journal, err := OpenJournal(filepath.Join(host.StateDir, "journal"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before(r, journal)
+	}
 	r.work(func(ctx context.Context) error {
 		return RunHost(ctx, HostOptions{
-			Options: options(v1alpha1.AgentNamespace(hostName)), Host: r.logic, Files: r.host.Files(),
+			Options: host, Host: r.logic, Files: r.host.Files(),
 			InventoryResync: time.Minute, InventoryInterval: time.Second, SweepInterval: time.Second,
 		})
 	})

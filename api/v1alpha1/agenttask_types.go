@@ -11,6 +11,8 @@ const (
 
 	ReasonClaimed = "Claimed"
 	ReasonFailed  = "Failed"
+	// ReasonVSSServiceUnavailable means that the host's Volume Shadow Copy service cannot be started.
+	ReasonVSSServiceUnavailable = "VSSServiceUnavailable"
 )
 
 // TaskKind says what is delegated.
