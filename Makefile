@@ -23,7 +23,8 @@ CONTROLPLANE = $$(hack/controlplane.sh --with-controller-manager)
 LINTER = $$(go -C hack/lint tool -n golangci-lint-kube-api-linter)
 CHART_CRDS := charts/hyperkeep/files/crds
 CHART_RBAC := charts/hyperkeep/files/rbac
-GENERATED := api config/crd config/rbac $(CHART_CRDS) $(CHART_RBAC)
+SCHEMA := agent/hyperv/emulator/internal/schema
+GENERATED := api config/crd config/rbac $(CHART_CRDS) $(CHART_RBAC) $(SCHEMA)
 
 ##@ General
 
@@ -63,6 +64,10 @@ build-windows: require-go ## Compile the agent for Windows into bin/.
 .PHONY: generate
 generate: bin/controller-gen ## Generate the API's DeepCopy methods.
 	bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: schema
+schema: require-go ## Generate the WMI classes of the emulated host from those of microsoft/wmi.
+	go run ./hack/schema $(SCHEMA)/classes.txt $(SCHEMA)/schema.txt
 
 .PHONY: manifests
 manifests: bin/controller-gen ## Generate the CRDs, for config/ and for the chart, and the manager's RBAC.

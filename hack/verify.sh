@@ -20,7 +20,7 @@ if ! difference=$(go mod tidy -diff); then
   failed=1
 fi
 before=$(state "$@")
-make --no-print-directory generate manifests
+make --no-print-directory generate manifests schema
 if ! difference=$(diff <(echo "$before") <(state "$@")); then
   printf 'Generated files were out of date; commit them as they are now:\n%s\n' "$difference" >&2
   failed=1

@@ -121,7 +121,10 @@ func describeSettings(vm *VM, r *reader) {
 	vm.Created = r.time("CreationTime")
 	vm.Folder = r.text("ConfigurationDataRoot")
 	vm.Notes = r.texts("Notes")
-	vm.CheckpointType = checkpointType(r.number("UserSnapshotType"))
+	vm.CheckpointType = CheckpointsUnknown
+	if r.has("UserSnapshotType") {
+		vm.CheckpointType = checkpointType(r.number("UserSnapshotType"))
+	}
 	vm.ConfigurationVersion = r.text("Version")
 	vm.Firmware.BIOSGUID = r.text("BIOSGUID")
 	vm.Generation = 1

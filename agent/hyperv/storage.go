@@ -49,7 +49,7 @@ func describeStorage(devices func(class string) []wmi.Instance, errs *reader) st
 		if r.text("ResourceSubType") == subTypeVirtualDisk && ok {
 			disk := drive.Disk
 			disk.Path = r.first("HostResource")
-			disk.Kind = diskKind(disk.Path, r.flag("PersistentReservationsSupported"))
+			disk.Kind = diskKind(disk.Path, r.has("PersistentReservationsSupported") && r.flag("PersistentReservationsSupported"))
 			disk.instanceID, disk.path = r.text("InstanceID"), r.Path
 			s.disks = append(s.disks, disk)
 		}

@@ -22,15 +22,16 @@ func (s *session) Describe(ctx context.Context, class string) (wmi.Class, error)
 	}
 	out := wmi.Class{Name: c.Name, Properties: map[string]string{}, Methods: map[string]wmi.Method{}}
 	for name, t := range c.Properties {
-		out.Properties[name] = typeName(t)
+		out.Properties[name] = string(t)
 	}
 	for name, m := range c.Methods {
 		described := wmi.Method{In: map[string]string{}, Out: map[string]string{}}
 		for _, p := range m.Parameters {
 			if p.Out {
-				described.Out[p.Name] = typeName(p.Type)
-			} else {
-				described.In[p.Name] = typeName(p.Type)
+				described.Out[p.Name] = typeName(p)
+			}
+			if p.In {
+				described.In[p.Name] = typeName(p)
 			}
 		}
 		out.Methods[name] = described
@@ -39,9 +40,9 @@ func (s *session) Describe(ctx context.Context, class string) (wmi.Class, error)
 }
 
 // typeName is the type as WMI names it: embedded instances travel as text.
-func typeName(t schema.Type) string {
-	if rest, embedded := strings.CutPrefix(string(t), "object"); embedded {
-		return "string" + rest
+func typeName(p schema.Parameter) string {
+	if p.Class != "" {
+		return "string" + strings.TrimPrefix(string(p.Type), "object")
 	}
-	return string(t)
+	return string(p.Type)
 }

@@ -88,12 +88,14 @@ func Open(dir string, o Options) (*Host, error) {
 }
 
 func (h *Host) open() (err error) {
-	if h.schema, err = schema.Load(); err != nil {
-		return err
-	}
 	if h.config, err = loadHostConfig(h.dir); err != nil {
 		return err
 	}
+	all, err := schema.Load()
+	if err != nil {
+		return err
+	}
+	h.schema = all.At(h.config.build())
 	if err := os.MkdirAll(filepath.Join(h.dir, privateFolder), 0o755); err != nil {
 		return err
 	}

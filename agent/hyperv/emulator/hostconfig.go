@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -95,6 +96,12 @@ func (c *hostConfig) check() error {
 		return fmt.Errorf("processors, jobMillis and mergeBytesPerSecond cannot be negative")
 	}
 	return oneOf("edition", c.Edition, "server", "desktop")
+}
+
+// build is the build number of the host's Windows.
+func (c *hostConfig) build() int {
+	n, _ := strconv.Atoi(builds[c.OSVersion])
+	return n
 }
 
 func (c *hostConfig) jobTime() time.Duration { return time.Duration(c.JobMillis) * time.Millisecond }

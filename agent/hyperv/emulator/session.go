@@ -23,7 +23,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !s.host.schema.HasNamespace(s.namespace) {
+	if !s.host.schema.HasNamespace(s.namespace) || strings.EqualFold(s.namespace, wmi.NamespaceCluster) { // a host of no failover cluster
 		return fmt.Errorf("%w: %s", wmi.ErrInvalidNamespace, s.namespace)
 	}
 	if err := s.host.faults.session(); err != nil {
@@ -51,6 +51,9 @@ func (s *session) Query(ctx context.Context, text string) ([]wmi.Instance, error
 	classes := s.host.schema.Derived(s.namespace, q.Class)
 	if len(classes) == 0 {
 		return nil, fmt.Errorf("%w: %s", wmi.ErrInvalidClass, q.Class)
+	}
+	if classes[0].Association {
+		return nil, fmt.Errorf("%w: %s: the emulated host follows associations, it does not list them", wmi.ErrInvalidQuery, text)
 	}
 	for _, name := range q.Properties() {
 		if !hasProperty(classes, name) {

@@ -146,7 +146,8 @@ func (c *comparison) class(namespace string, host wmi.Class) {
 		for _, p := range m.Parameters {
 			if p.Out {
 				out[p.Name] = string(p.Type)
-			} else {
+			}
+			if p.In {
 				in[p.Name] = string(p.Type)
 			}
 		}
@@ -171,10 +172,7 @@ func (c *comparison) members(d Difference, prefix string, host, emulated map[str
 	}
 }
 
-// sameType compares a type of the host with one of the schema, which writes times as the texts that they travel as, and embedded instances as objects.
+// sameType compares a type of the host with one of the schema, which writes an embedded instance that travels as text as an object.
 func sameType(host, emulated string) bool {
-	if rest, embedded := strings.CutPrefix(emulated, "object"); embedded {
-		emulated = "string" + rest
-	}
-	return host == emulated || (host == "datetime" && emulated == "string")
+	return host == emulated || host == strings.Replace(emulated, "object", "string", 1)
 }

@@ -10,7 +10,7 @@ import (
 // CheckParams says whether a method takes these input parameters. Errors wrap wmi.ErrInvalidParameter.
 func (s *Schema) CheckParams(c *Class, m Method, in wmi.Params) error {
 	for name, value := range in {
-		i := slices.IndexFunc(m.Parameters, func(p Parameter) bool { return p.Name == name && !p.Out })
+		i := slices.IndexFunc(m.Parameters, func(p Parameter) bool { return p.Name == name && p.In })
 		if i < 0 {
 			return fmt.Errorf("%w: %s.%s takes no %s", wmi.ErrInvalidParameter, c.Name, m.Name, name)
 		}
@@ -24,7 +24,7 @@ func (s *Schema) CheckParams(c *Class, m Method, in wmi.Params) error {
 func (s *Schema) checkParam(namespace string, p Parameter, value any) error {
 	switch v := value.(type) {
 	case wmi.Object:
-		if p.Type == "object" {
+		if p.Type == "object" && p.Class != "" {
 			return s.checkObject(namespace, p.Class, v)
 		}
 	case []wmi.Object:

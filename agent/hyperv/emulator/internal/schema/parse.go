@@ -3,7 +3,9 @@ package schema
 import (
 	_ "embed"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -16,8 +18,29 @@ type Schema struct {
 	classes []*Class
 }
 
-// Load returns the schema of the emulated host.
+// Load returns all classes with all of their members.
 var Load = sync.OnceValues(func() (*Schema, error) { return parse(text) })
+
+// At returns what a version of Windows has, by its build number.
+func (s *Schema) At(build int) *Schema {
+	out := &Schema{}
+	for _, c := range s.classes {
+		if c.since[""] > build {
+			continue
+		}
+		at := *c
+		at.full = c
+		at.Properties, at.Methods = maps.Clone(c.Properties), maps.Clone(c.Methods)
+		for name, since := range c.since {
+			if since > build {
+				delete(at.Properties, name)
+				delete(at.Methods, name)
+			}
+		}
+		out.classes = append(out.classes, &at)
+	}
+	return out
+}
 
 // HasNamespace says whether the host has a namespace.
 func (s *Schema) HasNamespace(namespace string) bool {
@@ -58,12 +81,18 @@ func parse(text string) (*Schema, error) {
 			namespace = rest
 		case word == "class":
 			names := strings.Split(rest, " : ")
-			current = &Class{Namespace: namespace, Name: names[0], Bases: names[1:], Properties: map[string]Type{}, Methods: map[string]Method{}}
+			current = &Class{
+				Namespace: namespace, Name: names[0], Bases: names[1:], Properties: map[string]Type{}, Methods: map[string]Method{}, since: map[string]int{},
+			}
 			s.classes = append(s.classes, current)
 		case current == nil:
 			err = fmt.Errorf("%q stands outside of a class", word)
 		case word == "key":
 			current.Keys = strings.Fields(rest)
+		case word == "association":
+			current.Association = true
+		case word == "since":
+			err = current.addSince(rest)
 		case word == "method":
 			err = current.addMethod(rest)
 		default:
@@ -78,6 +107,22 @@ func parse(text string) (*Schema, error) {
 	return s, nil
 }
 
+// addSince notes members, or with none the class itself, that versions before a build lack.
+func (c *Class) addSince(words string) error {
+	number, members, _ := strings.Cut(words, " ")
+	build, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	if members == "" {
+		c.since[""] = build
+	}
+	for name := range strings.FieldsSeq(members) {
+		c.since[name] = build
+	}
+	return nil
+}
+
 func (c *Class) addMethod(declaration string) error {
 	name, rest, ok := strings.Cut(strings.TrimSuffix(declaration, ")"), "(")
 	if !ok {
@@ -89,7 +134,7 @@ func (c *Class) addMethod(declaration string) error {
 		if len(words) == 0 {
 			continue
 		}
-		out := words[0] == "out"
+		in, out := words[0] != "out", words[0] == "out" || words[0] == "inout"
 		if out {
 			words = words[1:]
 		}
@@ -97,7 +142,7 @@ func (c *Class) addMethod(declaration string) error {
 			return fmt.Errorf("%q is no parameter", p)
 		}
 		t, class, _ := strings.Cut(words[1], ":")
-		m.Parameters = append(m.Parameters, Parameter{Name: words[0], Type: Type(t), Class: class, Out: out})
+		m.Parameters = append(m.Parameters, Parameter{Name: words[0], Type: Type(t), Class: class, In: in, Out: out})
 	}
 	c.Methods[name] = m
 	return nil

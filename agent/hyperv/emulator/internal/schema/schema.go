@@ -4,13 +4,14 @@ package schema
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
-// Type is a CIM type as schema.txt writes it, such as "uint16", "string[]" or "ref".
+// Type is a CIM type as schema.txt writes it, such as "uint16", "string[]" or "ref". Values of a "datetime", a "ref" and an embedded "object" are strings.
 type Type string
 
 // Class is one WMI class.
@@ -21,6 +22,11 @@ type Class struct {
 	Keys       []string
 	Properties map[string]Type
 	Methods    map[string]Method
+	// Association says that the class ties objects together.
+	Association bool
+
+	since map[string]int // the first build that has a member; "" is the class
+	full  *Class         // with the members that this version of Windows lacks; nil is the class itself
 }
 
 // Method is a method of a class, its parameters in the order of the class.
@@ -35,7 +41,8 @@ type Parameter struct {
 	Type Type
 	// Class is the class of an embedded instance, from which the actual one may be derived.
 	Class string
-	Out   bool
+	// In and Out say which way the value goes. Some go both ways.
+	In, Out bool
 }
 
 // Is says whether the class is, or derives from, the named one. Class names are compared without regard to case, as WMI does.
@@ -56,7 +63,8 @@ func (c *Class) Property(name string) (exact string, t Type, ok bool) {
 	return "", "", false
 }
 
-// Instance makes an instance with the given properties; the others of the class are NULL. A property that the class lacks is an error.
+// Instance makes an instance with the given properties; the others of the class are NULL. A property that this version of the class lacks is left
+// out, and one that no version has is an error.
 func (c *Class) Instance(host string, properties map[string]any) (wmi.Instance, error) {
 	all := make(map[string]any, len(c.Properties))
 	for name := range c.Properties {
@@ -64,6 +72,9 @@ func (c *Class) Instance(host string, properties map[string]any) (wmi.Instance, 
 	}
 	for name, value := range properties {
 		t, ok := c.Properties[name]
+		if !ok && c.full != nil && c.full.Properties[name] != "" {
+			continue
+		}
 		if !ok {
 			return wmi.Instance{}, fmt.Errorf("class %s has no property %s", c.Name, name)
 		}
@@ -115,13 +126,16 @@ func (t Type) Check(value any) error {
 			return nil
 		}
 	case string:
-		if t == "string" || t == "ref" {
-			return nil
-		}
+		return t.checkText(v)
 	case int64:
 		return t.checkInteger(v)
 	case []string:
-		if t == "string[]" || t == "ref[]" {
+		if element, ok := strings.CutSuffix(string(t), "[]"); ok {
+			for _, text := range v {
+				if err := Type(element).checkText(text); err != nil {
+					return err
+				}
+			}
 			return nil
 		}
 	case []int64:
@@ -135,6 +149,25 @@ func (t Type) Check(value any) error {
 		}
 	}
 	return fmt.Errorf("a %T is no %s", value, t)
+}
+
+// A datetime is a moment or an interval ([MS-WMIO] 2.2.5). A reference is an object path, whose keys are not looked at here.
+var textForms = map[Type]*regexp.Regexp{
+	"string":   regexp.MustCompile(``),
+	"datetime": regexp.MustCompile(`^(\d{14}\.\d{6}[+-]\d{3}|\d{14}\.\d{6}:000)$`),
+	"ref":      regexp.MustCompile(`^(\\\\[^\\]+\\[^:]+:)?\w+(\.\w+=.+|=@)$`),
+	"object":   regexp.MustCompile(`^<INSTANCE `),
+}
+
+func (t Type) checkText(text string) error {
+	form, ok := textForms[t]
+	if !ok {
+		return fmt.Errorf("a text is no %s", t)
+	}
+	if !form.MatchString(text) {
+		return fmt.Errorf("%q is no %s", text, t)
+	}
+	return nil
 }
 
 var integerRanges = map[Type][2]int64{
