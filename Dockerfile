@@ -3,7 +3,7 @@
 #   docker build --target manager .        the manager
 #   docker build --target agent .          the agent as a keeper of repositories, in the cluster
 #   docker build --platform windows/amd64 --target agent-windows .
-#                                          the agent of a Hyper-V host that is a Kubernetes node
+#                                          the agent of a Hyper-V host that is a Kubernetes node (config/nodes)
 ARG GO_VERSION=1.26
 
 FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
@@ -32,7 +32,7 @@ COPY --from=build /out/agent /agent
 USER 65532:65532
 ENTRYPOINT ["/agent"]
 
-# A HostProcess container runs on the host itself, as the account that its pod names.
+# A HostProcess container runs on the host itself, as the account that its pod names. containerd replaces the variable by where the image is mounted.
 FROM mcr.microsoft.com/oss/kubernetes/windows-host-process-containers-base-image:v1.0.0 AS agent-windows
 COPY --from=build /out/agent.exe /agent.exe
-ENTRYPOINT ["agent.exe"]
+ENTRYPOINT ["%CONTAINER_SANDBOX_MOUNT_POINT%\\agent.exe"]

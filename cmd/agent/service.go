@@ -112,7 +112,7 @@ type installedHost struct {
 	managed bool
 }
 
-// work is the agent's life: it works, and its token is renewed meanwhile.
+// work is the agent's life, from its settings to its last word in the log.
 func (h installedHost) work(ctx context.Context, events service.Events) error {
 	settings, err := service.Load(h.folder)
 	if err != nil {
@@ -123,9 +123,18 @@ func (h installedHost) work(ctx context.Context, events service.Events) error {
 		return err
 	}
 	defer closeLog()
-	if err := settings.CheckPrivate(); err != nil {
-		return err
+	err = settings.CheckPrivate()
+	if err == nil {
+		err = h.live(ctrl.LoggerInto(ctx, ctrl.Log), settings, events)
 	}
+	if err != nil && h.managed { // in the foreground, main prints it
+		ctrl.Log.Error(err, "Agent ended")
+	}
+	return err
+}
+
+// live works as the agent of the host, and renews its token meanwhile.
+func (h installedHost) live(ctx context.Context, settings service.Settings, events service.Events) error {
 	flags := hostFlags{
 		workFlags: workFlags{kubeconfig: settings.KubeconfigPath(), stateDir: settings.StatePath(), lease: leaseDuration, memoryMiB: memoryMiB},
 		host:      settings.Host, socket: settings.Emulated, resync: inventoryResync, inventory: inventoryInterval, sweep: sweepInterval,
@@ -135,7 +144,7 @@ func (h installedHost) work(ctx context.Context, events service.Events) error {
 		return err
 	}
 	events.Report(service.EventStarted, fmt.Sprintf("The agent %s started for host %s.", version, settings.Host))
-	ctx, stop := context.WithCancel(ctrl.LoggerInto(ctx, ctrl.Log))
+	ctx, stop := context.WithCancel(ctx)
 	var renewing sync.WaitGroup
 	defer renewing.Wait()
 	defer stop()

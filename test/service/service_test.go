@@ -97,7 +97,9 @@ func (m *machine) agent(t *testing.T, input string, args ...string) (string, err
 	return strings.ReplaceAll(string(out), "\r\n", "\n"), err
 }
 
-func (m *machine) file(name string) string { return m.prefix.Local(filepath.ToSlash(folder) + "/" + name) }
+func (m *machine) file(name string) string {
+	return m.prefix.Local(filepath.ToSlash(folder) + "/" + name)
+}
 
 func (m *machine) unenrolled(t *testing.T) {
 	for _, command := range []string{"install", "run"} {
