@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -90,7 +91,7 @@ func (v *vm) unclaim() {
 func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work) (wmi.Result, error) {
 	name := fmt.Sprintf("%s of %s", c.method, v.folder)
 	vmPath := c.host.vmPath(v)
-	j, err := c.host.jobs.start(kind, name, vmPath, func(ctx context.Context) ([]string, error) {
+	j, err := c.host.jobs.start(kind, name, vmPath, c.counted(func(ctx context.Context) ([]string, error) {
 		if fault := c.host.faults.jobFault(c.method); fault != nil {
 			return nil, fault
 		}
@@ -105,7 +106,7 @@ func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work
 			return nil, err
 		}
 		return w(ctx)
-	}, v.unclaim)
+	}), v.unclaim)
 	if err != nil {
 		v.unclaim()
 		return wmi.Result{}, err
@@ -115,16 +116,33 @@ func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work
 
 // jobWithout starts a job on no VM.
 func (c call) jobWithout(kind int64, name string, w work) (wmi.Result, error) {
-	j, err := c.host.jobs.start(kind, name, "", func(ctx context.Context) ([]string, error) {
+	j, err := c.host.jobs.start(kind, name, "", c.counted(func(ctx context.Context) ([]string, error) {
 		if fault := c.host.faults.jobFault(c.method); fault != nil {
 			return nil, fault
 		}
 		return w(ctx)
-	}, func() {})
+	}), func() {})
 	if err != nil {
 		return wmi.Result{}, err
 	}
 	return c.started(j), nil
+}
+
+// counted counts work that fails, with its error code.
+func (c call) counted(w work) work {
+	return func(ctx context.Context) ([]string, error) {
+		results, err := w(ctx)
+		var warned *jobWarnings
+		if err != nil && !errors.As(err, &warned) {
+			code := int64(codeFailed)
+			var failure *jobError
+			if errors.As(err, &failure) {
+				code = failure.code
+			}
+			c.host.usage.Count(c.target.class+"."+c.method, uint32(code))
+		}
+		return results, err
+	}
 }
 
 func (c call) started(j *job) wmi.Result {

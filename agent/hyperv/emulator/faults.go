@@ -21,7 +21,10 @@ type Faults struct {
 	mu          sync.Mutex
 	pending     []Fault
 	disconnects int
-	mergesHeld  chan struct{} // closed to let merges go on; nil when they are not held
+	denied      bool
+	restarts    int
+	properties  map[string]int // that cannot be read, by Class.Property: how many times more
+	mergesHeld  chan struct{}  // closed to let merges go on; nil when they are not held
 	pauses      map[string]*Pause
 	hits        map[string]int
 }
@@ -61,6 +64,48 @@ func (f *Faults) Disconnect(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.disconnects = n
+}
+
+// RestartWMI lets the WMI service start anew: objects of its automation interface are dead, and subscriptions end. Sessions connect again by themselves.
+func (f *Faults) RestartWMI() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.restarts++
+}
+
+// WMIRestarts counts how often the WMI service started anew.
+func (f *Faults) WMIRestarts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.restarts
+}
+
+// DenyAccess lets all calls of WMI sessions return wmi.ErrAccessDenied, or no longer.
+func (f *Faults) DenyAccess(denied bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.denied = denied
+}
+
+// FailProperty lets the next times that a property is read through the automation interface fail.
+func (f *Faults) FailProperty(class, property string, times int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.properties == nil {
+		f.properties = make(map[string]int)
+	}
+	f.properties[class+"."+property] = times
+}
+
+// PropertyFails uses up a fault of FailProperty, if there is one.
+func (f *Faults) PropertyFails(class, property string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.properties[class+"."+property] == 0 {
+		return false
+	}
+	f.properties[class+"."+property]--
+	return true
 }
 
 // HoldMerges stops all merges until ReleaseMerges.
@@ -177,6 +222,9 @@ func (f *Faults) jobFault(method string) error {
 func (f *Faults) session() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.denied {
+		return wmi.ErrAccessDenied
+	}
 	if f.disconnects == 0 {
 		return nil
 	}

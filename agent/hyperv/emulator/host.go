@@ -46,6 +46,7 @@ type Host struct {
 	lock   *flock.Flock
 	jobs   *jobTable
 	faults *Faults
+	usage  Usage
 	vss    shadowService
 
 	ctx    context.Context // ends with Close
@@ -158,6 +159,12 @@ func (h *Host) Files() hostfs.FS { return h.files }
 
 // Mapping says where the volumes lie, for a client that reaches the files itself.
 func (h *Host) Mapping() hostfs.Mapping { return h.files.Mapping() }
+
+// Schema is the classes of the host.
+func (h *Host) Schema() *schema.Schema { return h.schema }
+
+// Usage counts what is done with the host.
+func (h *Host) Usage() *Usage { return &h.usage }
 
 // Faults makes calls fail on purpose.
 func (h *Host) Faults() *Faults { return h.faults }

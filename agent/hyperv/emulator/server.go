@@ -102,6 +102,11 @@ func (h *Host) handleFaults(mux *http.ServeMux) {
 	handle(mux, wire.PathTracking, func(_ context.Context, d wire.Disk) (struct{}, error) {
 		return struct{}{}, h.faults.LoseTracking(d.Path)
 	})
+	handle(mux, wire.PathRestart, func(context.Context, struct{}) (struct{}, error) {
+		h.faults.RestartWMI()
+		return struct{}{}, nil
+	})
+	handle(mux, wire.PathUsage, func(context.Context, struct{}) (wire.Usage, error) { return h.usage.Counts(), nil })
 	handle(mux, wire.PathQuiesced, func(context.Context, struct{}) (int, error) { return h.QuiesceCalls(), nil })
 }
 

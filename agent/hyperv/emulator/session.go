@@ -191,10 +191,14 @@ func (s *session) Invoke(ctx context.Context, path, method string, in wmi.Params
 	if err := s.host.schema.CheckParams(class, m, in); err != nil {
 		return wmi.Result{}, err
 	}
-	if code := s.host.faults.refuse(method); code != 0 {
-		return wmi.Result{ReturnValue: code}, nil
+	result := wmi.Result{ReturnValue: s.host.faults.refuse(method)}
+	if result.ReturnValue == 0 {
+		result, err = run(call{host: s.host, target: target, method: method, in: in})
 	}
-	return run(call{host: s.host, target: target, method: method, in: in})
+	if err == nil {
+		s.host.usage.Count(class.Name+"."+method, result.ReturnValue)
+	}
+	return result, err
 }
 
 // Close implements wmi.Session.

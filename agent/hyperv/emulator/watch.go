@@ -24,7 +24,7 @@ func (s *session) Watch(ctx context.Context, text string) (wmi.Subscription, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", wmi.ErrInvalidQuery, text, err)
 	}
-	w := &subscription{session: s, text: text, query: q, events: make(chan wmi.Event)}
+	w := &subscription{session: s, text: text, query: q, events: make(chan wmi.Event), restarts: s.host.faults.WMIRestarts()}
 	if err := w.check(); err != nil {
 		return nil, err
 	}
@@ -48,7 +48,8 @@ type subscription struct {
 	ctx    context.Context // its cause is why the subscription ended
 	cancel context.CancelCauseFunc
 
-	last map[string]wmi.Instance // by path
+	last     map[string]wmi.Instance // by path
+	restarts int                     // of the service, when it was subscribed
 }
 
 // check refuses what WMI refuses: an event query says how often to compare, and the instances of which class.
@@ -120,6 +121,9 @@ func (w *subscription) run() {
 		case <-ticker.C:
 		}
 		now, err := w.instances(w.ctx)
+		if w.session.host.faults.WMIRestarts() != w.restarts {
+			err = wmi.ErrDisconnected
+		}
 		if err != nil {
 			w.cancel(err)
 			return

@@ -28,6 +28,20 @@ func (c *Client) LoseTracking(ctx context.Context, path string) error {
 	return err
 }
 
+// RestartWMI does what emulator.Faults.RestartWMI does.
+func (c *Client) RestartWMI(ctx context.Context) error {
+	_, err := call[struct{}, struct{}](ctx, c, wire.PathRestart, struct{}{}, wmi.ErrDisconnected)
+	return err
+}
+
+// Usage is what was done with the host.
+type Usage = wire.Usage
+
+// Usage returns what was done with the host up to now.
+func (c *Client) Usage(ctx context.Context) (Usage, error) {
+	return call[struct{}, Usage](ctx, c, wire.PathUsage, struct{}{}, wmi.ErrDisconnected)
+}
+
 // QuiesceCalls counts how often a guest was asked to quiesce.
 func (c *Client) QuiesceCalls(ctx context.Context) (int, error) {
 	return call[struct{}, int](ctx, c, wire.PathQuiesced, struct{}{}, wmi.ErrDisconnected)

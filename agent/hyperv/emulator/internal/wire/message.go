@@ -28,6 +28,8 @@ const (
 	PathMerges      = "/faults/merges"
 	PathTracking    = "/faults/tracking"
 	PathQuiesced    = "/faults/quiesced"
+	PathRestart     = "/faults/restart"
+	PathUsage       = "/usage"
 )
 
 // WMI is a call of a WMI session.
