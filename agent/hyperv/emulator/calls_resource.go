@@ -3,6 +3,7 @@ package emulator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -58,9 +59,22 @@ func (c call) removeResources() (wmi.Result, error) {
 	if v == nil {
 		return refuse(codeInvalidParameter)
 	}
+	c.host.lastFirst(objects)
 	result, err := c.changeResources(v, objects, removeResource)
 	delete(result.Out, "ResultingResourceSettings")
 	return result, err
+}
+
+// lastFirst orders devices so that removing one leaves the places of those that follow.
+func (h *Host) lastFirst(objects []wmi.Object) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	place := make(map[string]int, len(objects))
+	for _, o := range objects {
+		found, _ := h.find(o.Path)
+		place[o.Path] = found.part.index
+	}
+	slices.SortStableFunc(objects, func(a, b wmi.Object) int { return place[b.Path] - place[a.Path] })
 }
 
 // ownerOf returns the VM whose parts all the objects are, or nil.

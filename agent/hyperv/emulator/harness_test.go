@@ -28,6 +28,7 @@ type world struct {
 	dir     string
 	session wmi.Session // root\virtualization\v2
 	cim     wmi.Session // root\cimv2
+	cluster wmi.Session // root\MSCluster
 	disks   virtdisk.Service
 	files   hostfs.FS
 }
@@ -70,7 +71,7 @@ func openHost(t *testing.T, dir string) (*Host, *world) {
 	h := startHost(t, dir)
 	return h, &world{
 		t: t, ctx: testContext(t), dir: dir, session: h.Session(wmi.NamespaceVirtualization), cim: h.Session(wmi.NamespaceCIMv2),
-		disks: h.Disks(), files: h.Files(),
+		cluster: h.Session(wmi.NamespaceCluster), disks: h.Disks(), files: h.Files(),
 	}
 }
 
@@ -81,7 +82,7 @@ func connect(t *testing.T, dir string) (*client.Client, *world) {
 	t.Cleanup(func() { c.Close() })
 	return c, &world{
 		t: t, ctx: testContext(t), dir: dir, session: c.Session(wmi.NamespaceVirtualization), cim: c.Session(wmi.NamespaceCIMv2),
-		disks: c.Disks(), files: c.Files(),
+		cluster: c.Session(wmi.NamespaceCluster), disks: c.Disks(), files: c.Files(),
 	}
 }
 

@@ -37,7 +37,7 @@ type Session interface {
 	Close() error
 }
 
-// Params are a method's input parameters by name. Values are string, bool, int64 (integers of every width), []string, Object (an
+// Params are a method's input parameters by name. Values are string, bool, int64 (integers of every width), []string, []int64, Object (an
 // embedded instance, which Hyper-V takes as text) and []Object. Parameters that are left out are NULL.
 type Params map[string]any
 

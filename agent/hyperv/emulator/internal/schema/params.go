@@ -36,8 +36,6 @@ func (s *Schema) checkParam(namespace string, p Parameter, value any) error {
 			}
 			return nil
 		}
-	case []int64:
-		// Params have no arrays of integers.
 	default:
 		return p.Type.Check(value)
 	}

@@ -3,6 +3,7 @@ package wql
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -110,7 +111,7 @@ func (e comparison) eval(lookup func(string) any) (truth, error) {
 	if !ok {
 		return no, fmt.Errorf("%s: LIKE needs a text", e.property)
 	}
-	return of(like(strings.ToLower(text), strings.ToLower(e.value.(string)))), nil
+	return of(like([]rune(strings.ToLower(text)), []rune(strings.ToLower(e.value.(string))))), nil
 }
 
 func (e isa) eval(lookup func(string) any) (truth, error) {
@@ -166,8 +167,8 @@ func compare(a, b any) (int, error) {
 }
 
 // like matches a pattern in which % is any text, _ any character and [abc], [a-z], [^a] a character of, or not of, a set.
-func like(text, pattern string) bool {
-	for pattern != "" {
+func like(text, pattern []rune) bool {
+	for len(pattern) > 0 {
 		switch pattern[0] {
 		case '%':
 			for i := 0; i <= len(text); i++ {
@@ -177,24 +178,26 @@ func like(text, pattern string) bool {
 			}
 			return false
 		case '[':
-			end := strings.IndexByte(pattern, ']')
-			if end < 0 || text == "" || !inSet(text[0], pattern[1:end]) {
+			end := slices.Index(pattern, ']')
+			if end < 0 || len(text) == 0 || !inSet(text[0], pattern[1:end]) {
 				return false
 			}
 			text, pattern = text[1:], pattern[end+1:]
 		default:
-			if text == "" || pattern[0] != '_' && pattern[0] != text[0] {
+			if len(text) == 0 || pattern[0] != '_' && pattern[0] != text[0] {
 				return false
 			}
 			text, pattern = text[1:], pattern[1:]
 		}
 	}
-	return text == ""
+	return len(text) == 0
 }
 
-func inSet(c byte, set string) bool {
-	negated := strings.HasPrefix(set, "^")
-	set = strings.TrimPrefix(set, "^")
+func inSet(c rune, set []rune) bool {
+	negated := len(set) > 0 && set[0] == '^'
+	if negated {
+		set = set[1:]
+	}
 	for i := 0; i < len(set); i++ {
 		if i+2 < len(set) && set[i+1] == '-' {
 			if set[i] <= c && c <= set[i+2] {
