@@ -13,7 +13,11 @@ import (
 // openSeams reaches the Hyper-V host that a command works on: the emulated one behind a socket, or this machine's own. The caller closes what it got.
 func openSeams(socket string) (hyperv.Seams, func() error, error) {
 	if socket == "" {
-		return hyperv.Seams{}, nil, errors.New("this version of the agent reaches only emulated Hyper-V hosts: name the socket of one with --emulated")
+		seams, leave, err := ownSeams()
+		if err == nil && seams.Disks == nil {
+			err = errors.Join(errors.New("this version of the agent reaches the disks of emulated Hyper-V hosts only: name the socket of one with --emulated"), leave())
+		}
+		return seams, leave, err
 	}
 	host := client.Dial(socket)
 	return hyperv.Seams{

@@ -1,0 +1,113 @@
+package wine
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/shim"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi/wmitest"
+)
+
+// serveHost serves an emulated host to a Windows machine of its own.
+func serveHost(t *testing.T, prepare func(t *testing.T, dir string)) (*emulator.Host, *Prefix) {
+	t.Helper()
+	dir := t.TempDir()
+	prepare(t, dir)
+	h, err := emulator.Open(dir, emulator.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l, err := shim.Listen(t.Context(), dir, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- shim.Serve(ctx, h, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return h, NewPrefix(t, dir, l.Addr().String())
+}
+
+// runTests runs the tests of a package, compiled for Windows, and reports what failed. A line "host: COMMAND" of theirs is a wish: control does it,
+// and they go on when they read a line.
+func runTests(t *testing.T, p *Prefix, pkg string, control func(command string) error) {
+	t.Helper()
+	cmd := p.Command(t.Context(), BuildTest(t, pkg), "-test.v", "-test.timeout=5m")
+	in, out := io.Pipe()
+	answers, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	var log strings.Builder
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(in); lines.Scan(); {
+			line := strings.TrimRight(lines.Text(), "\r")
+			fmt.Fprintln(&log, line)
+			if _, command, ok := strings.Cut(line, "host: "); ok {
+				fmt.Fprintln(answers, answer(control(command)))
+			}
+		}
+	}()
+	err = cmd.Run()
+	out.Close()
+	<-read
+	if err != nil || !strings.Contains(log.String(), "\nPASS\n") {
+		t.Errorf("%s: %v\n%s", pkg, err, log.String())
+	}
+	if file := os.Getenv("HYPERKEEP_WINE_LOG"); file != "" {
+		_ = os.WriteFile(file, []byte(log.String()), 0o644) // for people only
+	}
+}
+
+// TestWMI runs the contract of WMI sessions through COM.
+func TestWMI(t *testing.T) {
+	Require(t)
+	h, p := serveHost(t, wmitest.Prepare)
+	runTests(t, p, "agent/hyperv/wmi/com", func(command string) error {
+		switch name, argument, _ := strings.Cut(command, " "); name {
+		case "restart":
+			h.Faults().RestartWMI()
+		case "deny":
+			h.Faults().DenyAccess(argument == "true")
+		case "fail":
+			class, property, _ := strings.Cut(argument, ".")
+			h.Faults().FailProperty(class, property, 1)
+		default:
+			return fmt.Errorf("cannot %s", command)
+		}
+		return nil
+	})
+	counts := h.Usage().Counts()
+	if counts.Objects != 0 || counts.Leaked != 0 {
+		t.Errorf("%d objects are held and %d were when the program ended", counts.Objects, counts.Leaked)
+	}
+	if len(counts.Calls) == 0 {
+		t.Error("no method was called")
+	}
+}
+
+func answer(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return "done"
+}
