@@ -52,7 +52,7 @@ disks:
 	l.Expect(got.VMs).To(HaveLen(2))
 	crm, web := got.VMs[0], got.VMs[1]
 	l.Expect([]any{crm.ID, crm.Name, crm.State, crm.Generation, crm.ConfigurationVersion, crm.BackupService, crm.CheckpointType, crm.Replica}).
-		To(Equal([]any{crmID, "crm", hyperv.Running, 2, "10.0", hyperv.BackupServiceOK, hyperv.CheckpointsProduction, hyperv.ReplicaNone}))
+		To(Equal([]any{crmID, "crm", hyperv.Running, 2, "9.0", hyperv.BackupServiceOK, hyperv.CheckpointsProduction, hyperv.ReplicaNone}))
 	l.Expect(crm.Concerns).To(BeEmpty())
 	l.Expect(crm.Networks).To(Equal([]hyperv.NetworkAdapter{{Name: "Network Adapter", Address: "00155D010203", Static: true, Switch: "LAN"}}))
 	l.Expect(crm.Disks).To(HaveLen(2))

@@ -7,20 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
-
-// configurationVersions are those of VMs that a host can run, oldest first ("Upgrade virtual machine version in Hyper-V", table "Supported virtual
-// machine configuration versions").
-var configurationVersions = map[string][]string{
-	"2016": {"5.0", "6.2", "7.0", "7.1", "8.0"},
-	"2019": {"5.0", "6.2", "7.0", "7.1", "8.0", "8.1", "8.2", "8.3", "9.0"},
-	"2022": {"8.0", "8.1", "8.2", "8.3", "9.0", "9.1", "9.2", "9.3", "10.0"},
-	"2025": {"8.0", "8.1", "8.2", "8.3", "9.0", "9.1", "9.2", "9.3", "10.0", "10.5", "11.0", "12.0"},
-}
 
 // maxDefinition is the size of the largest file that is taken for a definition.
 const maxDefinition = 16 << 20
@@ -85,7 +75,7 @@ func (h *Host) readDefinition(ctx context.Context, path string) (importedDefinit
 	if err != nil {
 		return d, &jobError{codeFailed, fmt.Sprintf("Failed to load virtual machine configuration from %s: %v.", path, err)}
 	}
-	if !slices.Contains(configurationVersions[h.config.OSVersion], d.Config.Version) {
+	if !h.config.runs(d.Config.Version) {
 		return d, &jobError{codeFailed, fmt.Sprintf("The version %s of the virtual machine's configuration is not supported by this host.", d.Config.Version)}
 	}
 	if !d.Config.hasGuestState() {

@@ -64,6 +64,9 @@ func (c call) snapshotRequest(v *vm) (snapshotRequest, uint32) {
 	case int64(snapshotFull):
 	case int64(snapshotRecovery):
 		r.kind = typeRecoverySnapshot
+		if !c.host.config.backsUpByWMI() {
+			return r, codeNotSupported
+		}
 	default:
 		return r, codeInvalidParameter
 	}

@@ -55,11 +55,11 @@ func (c call) defineSystem() (wmi.Result, error) {
 		return refuse(codeInvalidParameter)
 	}
 	config := vmConfig{}
-	config.setDefaults("New Virtual Machine")
+	config.setDefaults("New Virtual Machine", &c.host.config)
 	*config.SCSIControllers = 0 // as Hyper-V: a new VM has none
 	config.Generation = 1
 	more := map[string]any{}
-	if err := applySettings(&config, more, o.Properties, true); err != nil {
+	if err := applySettings(&config, more, o.Properties, true); err != nil || !c.host.config.runs(config.Version) {
 		return refuse(codeInvalidParameter)
 	}
 	v, err := c.host.createVM(config, more, o.Properties)

@@ -76,7 +76,11 @@ func (v *vm) createSnapshot(ctx context.Context, kind, name string, consistency 
 func (r *vmRecord) addSnapshot(s *snapshotRecord, frozen []*frozenDisk) {
 	for _, f := range frozen {
 		info := f.child.vhdx.Info()
-		s.Disks = append(s.Disks, snapshotDisk{Path: f.record.Path, Frozen: f.record.Leaf, Seal: f.tracking.Epoch})
+		frozen := snapshotDisk{Path: f.record.Path, Frozen: f.record.Leaf}
+		if f.tracking != nil {
+			frozen.Seal = f.tracking.Epoch
+		}
+		s.Disks = append(s.Disks, frozen)
 		f.record.Leaf, f.record.Tracking = f.child.path, f.tracking
 		f.record.Seen = seal{DataWriteID: info.DataWriteID, FileWriteID: info.FileWriteID}
 	}
@@ -129,6 +133,9 @@ func (f *frozenDisk) prepare(ctx context.Context, path string) error {
 	}
 	if err := f.createChild(ctx, path, leaf); err != nil {
 		return err
+	}
+	if !f.disk.vm.tracks() {
+		return nil
 	}
 	var err error
 	f.tracking, f.bitmap, err = f.disk.vm.newEpoch(f.record.Tracking, leaf.vhdx.VirtualSize())

@@ -103,6 +103,9 @@ func (s diskService) EnableChangeTracking(ctx context.Context, path string) erro
 	}
 	use.vm.op.Lock()
 	defer use.vm.op.Unlock()
+	if !use.vm.tracks() {
+		return fmt.Errorf("%w: neither in this version of Windows nor of the virtual machine", virtdisk.ErrTrackingUnsupported)
+	}
 	return use.vm.enableTracking(ctx, use.path)
 }
 
@@ -120,6 +123,9 @@ func (s diskService) Changes(ctx context.Context, path, trackingID string, windo
 	}
 	if window.Offset < 0 || window.Length <= 0 || window.Offset >= size {
 		return nil, 0, fmt.Errorf("the range %v lies outside of the disk of %d bytes", window, size)
+	}
+	if !s.host.config.backsUpByWMI() {
+		return nil, 0, virtdisk.ErrTrackingUnsupported // virtdisk.dll lacks QueryChangesVirtualDisk
 	}
 	use, ok := s.host.use(path)
 	if !ok {

@@ -13,6 +13,8 @@ func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 	switch {
 	case consistency != consistencyApplication:
 		return nil
+	case !modernVM(c.Version):
+		return failed(c.Name, "The configuration version "+c.Version+" has no production checkpoints.")
 	case c.Replica == replicaReplica || c.Replica == replicaTest:
 		return failed(c.Name, "A replica virtual machine can only have a crash-consistent checkpoint.")
 	case c.State == stateOff || c.State == stateSaved: // the guest holds nothing back that it could flush

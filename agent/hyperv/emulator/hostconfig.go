@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -39,9 +38,6 @@ type hostConfig struct {
 type volumeConfig struct {
 	SizeBytes int64 `yaml:"sizeBytes,omitempty"`
 }
-
-// builds are the versions that Win32_OperatingSystem reports.
-var builds = map[string]string{"2012": "9200", "2012R2": "9600", "2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
 
 const (
 	defaultJobMillis = 50
@@ -96,12 +92,6 @@ func (c *hostConfig) check() error {
 		return fmt.Errorf("processors, jobMillis and mergeBytesPerSecond cannot be negative")
 	}
 	return oneOf("edition", c.Edition, "server", "desktop")
-}
-
-// build is the build number of the host's Windows.
-func (c *hostConfig) build() int {
-	n, _ := strconv.Atoi(builds[c.OSVersion])
-	return n
 }
 
 func (c *hostConfig) jobTime() time.Duration { return time.Duration(c.JobMillis) * time.Millisecond }

@@ -136,7 +136,8 @@ func TestImportIsRefused(t *testing.T) {
 	good := readText(t, filepath.Join(dir, "staging", "crm.vmcx"))
 	write(t, filepath.Join(dir, "staging", "torn.vmcx"), good[:len(good)-1])
 	write(t, filepath.Join(dir, "staging", "foreign.vmcx"), "something else")
-	addVM(t, dir, "old", "version: \"6.2\"\n") // which Server 2022 cannot run
+	createDisk(t, filepath.Join(dir, "old", "system.vhdx"), "1M")
+	write(t, filepath.Join(dir, "old", "vm.yaml"), "version: \"6.2\"\ndisks:\n- path: system.vhdx\n") // which Server 2022 cannot run
 	w.stage(w.checkpoint("old", consistencyCrash), "old")
 	for what, c := range map[string]struct {
 		file string
@@ -209,6 +210,7 @@ func TestPlannedVMThatDoesNotFit(t *testing.T) {
 
 func TestConfigurationBefore6IsXML(t *testing.T) {
 	dir := tempDir(t)
+	write(t, filepath.Join(dir, "host.yaml"), "osVersion: \"2019\"\n")
 	addVM(t, dir, "old", "version: \"5.0\"\ngeneration: 1\n")
 	_, w := openHost(t, dir)
 	checkpoint := w.checkpoint("old", consistencyCrash)

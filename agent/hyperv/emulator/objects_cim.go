@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Win32_OperatingSystem.ProductType: 1 is a workstation, 3 a server.
@@ -13,13 +14,13 @@ const (
 )
 
 func (h *Host) operatingSystem() []object {
-	caption, product, sku := "Microsoft Windows Server "+h.config.OSVersion+" Datacenter", int64(productServer), int64(8)
+	caption, product, sku := "Microsoft Windows Server "+strings.Replace(h.config.OSVersion, "R2", " R2", 1)+" Datacenter", int64(productServer), int64(8)
 	if h.config.Edition == "desktop" {
 		caption, product, sku = "Microsoft Windows 11 Pro", productWorkstation, 48
 	}
 	build := builds[h.config.OSVersion]
 	return []object{{class: "Win32_OperatingSystem", properties: map[string]any{
-		"Name": caption, "Caption": caption, "Version": "10.0." + build, "BuildNumber": build, "ProductType": product, "OperatingSystemSKU": sku,
+		"Name": caption, "Caption": caption, "Version": h.config.windowsVersion(), "BuildNumber": build, "ProductType": product, "OperatingSystemSKU": sku,
 		"CSName": h.config.Name, "OSArchitecture": "64-bit", "LocalDateTime": datetime(h.now()), "LastBootUpTime": datetime(h.booted), "Status": "OK",
 	}}}
 }

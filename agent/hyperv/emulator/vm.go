@@ -94,7 +94,7 @@ func (v *vm) fail(reason error) {
 	}
 	if v.config.Name == "" {
 		v.config = vmConfig{}
-		v.config.setDefaults(v.folder)
+		v.config.setDefaults(v.folder, &v.host.config)
 	}
 	v.host.mu.Unlock()
 	if !known {
@@ -132,7 +132,7 @@ func (v *vm) readConfig() (vmConfig, error) {
 	if _, err := f.ReadAt(text, 0); err != nil && len(text) > 0 {
 		return vmConfig{}, err
 	}
-	config, err := parseVMConfig(text, v.folder)
+	config, err := parseVMConfig(text, v.folder, &v.host.config)
 	if err != nil {
 		return vmConfig{}, fmt.Errorf("vm.yaml: %w", err)
 	}
@@ -239,6 +239,9 @@ func (v *vm) commit(change func(*vmRecord)) error {
 func (v *vm) start(ctx context.Context) error {
 	if v.running {
 		return nil
+	}
+	if err := v.host.config.checkVersion(v.config.Version); err != nil {
+		return err
 	}
 	for i, d := range v.disks {
 		if err := d.acquire(ctx); err != nil {

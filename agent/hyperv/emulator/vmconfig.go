@@ -106,21 +106,21 @@ const (
 )
 
 // parseVMConfig reads vm.yaml. Unknown fields and values are errors that name them: a wrong word must not silently become a default.
-func parseVMConfig(text []byte, folder string) (vmConfig, error) {
+func parseVMConfig(text []byte, folder string, host *hostConfig) (vmConfig, error) {
 	var c vmConfig
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		return vmConfig{}, err
 	}
-	c.setDefaults(folder)
+	c.setDefaults(folder, host)
 	return c, c.check()
 }
 
-func (c *vmConfig) setDefaults(folder string) {
+func (c *vmConfig) setDefaults(folder string, host *hostConfig) {
 	setDefault(&c.Name, folder)
 	setDefault(&c.Generation, 2)
-	setDefault(&c.Version, "10.0")
+	setDefault(&c.Version, host.newest())
 	setDefault(&c.State, stateOff)
 	setDefault(&c.MemoryMiB, 1024)
 	setDefault(&c.Processors, 1)
