@@ -108,6 +108,8 @@ verify: require-go ## Check that formatted and generated files are up to date.
 .PHONY: unit
 unit: require-go ## Test the packages; those that need a control plane get one.
 	assets="$(CONTROLPLANE)"
+	stores="$$(hack/stores.sh)"
+	export HYPERKEEP_STORES="$$stores"
 	KUBEBUILDER_ASSETS="$$assets" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
 		$$(go list ./... | grep -vE '^github.com/hyperkeep/hyperkeep/(test/|agent/image$$)')
 	go test -shuffle=on -timeout $(UNIT_TIMEOUT) ./agent/image

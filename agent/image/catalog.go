@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -38,14 +38,13 @@ type ImageFilter struct {
 	ID, TaskUID, VMID, Policy string
 }
 
-func (f ImageFilter) labels() map[string]string {
-	labels := map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
-	for label, value := range map[string]string{labelImage: f.ID, labelTask: f.TaskUID, labelVM: f.VMID, labelPolicy: f.Policy} {
-		if value != "" {
-			labels[label] = value
+func (f ImageFilter) selects(m marker) bool {
+	for wanted, has := range map[*string]string{&f.ID: m.ID, &f.TaskUID: m.TaskUID, &f.VMID: m.VM.ID, &f.Policy: m.Policy} {
+		if *wanted != "" && *wanted != has {
+			return false
 		}
 	}
-	return labels
+	return true
 }
 
 // ImageRef is what a listing tells of an image, without reading the image.
@@ -53,48 +52,42 @@ type ImageRef struct {
 	ID, TaskUID, VMID, VMName, Policy, Digest string
 
 	TakenAt  time.Time
-	StoredAt time.Time // by the clock of the writer
+	StoredAt time.Time // by the clock of the writer, when the manifest was written
 
-	kopia manifest.ID
+	// LockedUntil is when the image can be deleted at the earliest, zero when at any time.
+	LockedUntil time.Time
+
+	root object.ID
+	held time.Time // as in Lock
 }
 
-// Images lists the published images, oldest first. Where two runs of one task raced to publish, the first is listed.
+// Images lists the published images, oldest first. One whose marker is damaged is missing from the list, but ErrDamaged when it is asked for
+// by its id.
 func (r *Repository) Images(ctx context.Context, filter ImageFilter) ([]ImageRef, error) {
 	if err := r.refresh(ctx); err != nil {
 		return nil, err
 	}
-	found, err := r.session.FindManifests(ctx, filter.labels())
+	found, err := r.session.markers.list(ctx, filter)
 	if err != nil {
 		return nil, damaged(err, "list images")
 	}
-	slices.SortFunc(found, func(a, b *manifest.EntryMetadata) int {
-		if c := a.ModTime.Compare(b.ModTime); c != 0 {
-			return c
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
-	})
-	var refs []ImageRef
-	seen := map[string]bool{}
-	for _, m := range found {
-		id := m.Labels[labelImage]
-		if id == "" || seen[id] {
-			continue // a snapshot of somebody else, or the image of a repeated task
-		}
-		seen[id] = true
-		var s snapshot.Manifest
-		if _, err := r.session.GetManifest(ctx, m.ID, &s); errors.Is(err, manifest.ErrNotFound) {
-			continue // deleted meanwhile
-		} else if err != nil {
-			return nil, damaged(err, "list images: %s", id)
-		}
-		refs = append(refs, ImageRef{
-			ID: id, TaskUID: m.Labels[labelTask], VMID: m.Labels[labelVM], VMName: m.Labels[labelVMName],
-			Policy: m.Labels[labelPolicy], Digest: m.Labels[labelDigest],
-			TakenAt: s.StartTime.ToTime().UTC(), StoredAt: m.ModTime.UTC(),
-			kopia: m.ID,
-		})
+	refs := make([]ImageRef, len(found))
+	for i, m := range found {
+		refs[i] = m.ref()
 	}
+	slices.SortFunc(refs, func(a, b ImageRef) int { return cmp.Or(a.StoredAt.Compare(b.StoredAt), cmp.Compare(a.ID, b.ID)) })
 	return refs, nil
+}
+
+func (m marker) ref() ImageRef {
+	ref := ImageRef{
+		ID: m.ID, TaskUID: m.TaskUID, VMID: m.VM.ID, VMName: m.VM.Name, Policy: m.Policy, Digest: m.Digest,
+		TakenAt: m.TakenAt, StoredAt: m.StoredAt, root: m.Root.ObjectID,
+	}
+	if m.Lock != nil {
+		ref.LockedUntil, ref.held = m.Lock.Until, m.Lock.Held
+	}
+	return ref
 }
 
 // Image opens a published image. ErrImageNotFound when there is none, ErrDamaged when its manifest does not match its digest.
@@ -126,14 +119,7 @@ func (r *Repository) one(ctx context.Context, filter ImageFilter, name string) (
 
 // load reads the manifest of an image and checks it against its digest.
 func (r *Repository) load(ctx context.Context, ref ImageRef) (*Image, error) {
-	saved, err := snapshot.LoadSnapshot(ctx, r.session, ref.kopia)
-	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
-		return nil, fmt.Errorf("open image %s: %w", ref.ID, ErrImageNotFound)
-	}
-	if err != nil {
-		return nil, damaged(err, "open image %s", ref.ID)
-	}
-	document, err := readFile(ctx, r.session, saved.RootObjectID(), manifestFile)
+	document, err := readFile(ctx, r.session, ref.root, manifestFile)
 	if err != nil {
 		return nil, damaged(err, "open image %s: read manifest", ref.ID)
 	}
@@ -183,17 +169,26 @@ func readObject(ctx context.Context, r repo.Repository, id object.ID) ([]byte, e
 }
 
 // Delete removes an image and its base records from the catalog. What no other image links is freed by Maintain. A missing image is
-// success. Only the keeper deletes.
+// success. ErrLocked while the image is immutable. Only the keeper deletes.
 func (r *Repository) Delete(ctx context.Context, imageID string) error {
 	if imageID == "" {
 		return fmt.Errorf("delete image: %w", ErrImageNotFound)
 	}
-	if err := r.refresh(ctx); err != nil {
+	refs, err := r.Images(ctx, ImageFilter{ID: imageID})
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return err
+	}
+	for _, ref := range refs {
+		if r.opts.Now().Before(ref.LockedUntil) {
+			return fmt.Errorf("delete image %s: %w until %s", imageID, ErrLocked, ref.LockedUntil.Format(time.RFC3339))
+		}
+	}
+	if err := r.session.markers.delete(ctx, imageID); err != nil {
+		return fmt.Errorf("delete image %s: %w", imageID, err)
 	}
 	return r.write(ctx, "delete image "+imageID, func(ctx context.Context, w repo.RepositoryWriter) error {
 		for _, labels := range []map[string]string{
-			ImageFilter{ID: imageID}.labels(), // all of them, should the task have published twice
+			{manifest.TypeLabelKey: snapshot.ManifestType, labelImage: imageID},
 			{manifest.TypeLabelKey: baseRecordType, baseRecordImage: imageID},
 		} {
 			found, err := w.FindManifests(ctx, labels)

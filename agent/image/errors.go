@@ -8,7 +8,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/image/internal/storage"
 )
 
-// What can be wrong with the place of a repository. The first three and ErrNotUsable need a person; the others may pass.
+// What can be wrong with the place of a repository. ErrUnreachable and ErrFull may pass; the others need a person.
 var (
 	ErrNoRepository  = storage.ErrNoRepository
 	ErrWrongPassword = errors.New("the password is not that of this repository")
@@ -16,6 +16,10 @@ var (
 	ErrNotUsable     = storage.ErrNotUsable
 	ErrUnreachable   = storage.ErrUnreachable
 	ErrFull          = storage.ErrFull
+	// ErrNoLock means that images cannot be made immutable there.
+	ErrNoLock = storage.ErrNoLock
+	// ErrAppendOnly means that a handle of somebody who adds images was asked for more.
+	ErrAppendOnly = storage.ErrAppendOnly
 )
 
 // What can be wrong with an image.
@@ -23,6 +27,8 @@ var (
 	ErrImageNotFound = errors.New("the repository has no such image")
 	ErrDiskNotFound  = errors.New("the image has no such disk")
 	ErrFileNotFound  = errors.New("the image has no such file")
+	// ErrLocked means that an image cannot be deleted yet.
+	ErrLocked = errors.New("the image is immutable")
 	// ErrDamaged means that stored bytes are missing or fail their check. The storage did answer.
 	ErrDamaged = errors.New("stored data is missing or damaged")
 	// ErrBaseUnusable means that an increment cannot stand on the image it names. A full read of that disk can follow on the same Writer.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/test/store"
 )
 
 const (
@@ -27,6 +28,23 @@ const (
 	deniedBody  = "words-of-the-server"
 	deniedReply = `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>` + deniedBody + `</Message></Error>`
 )
+
+// onBuckets runs a test against a fake store, which is always there, and a real one.
+func onBuckets(t *testing.T, test func(t *testing.T, where image.S3Location)) {
+	t.Run("fake", func(t *testing.T) { test(t, bucket(t)) })
+	t.Run("versitygw", func(t *testing.T) {
+		server := store.StartS3(t)
+		server.Bucket("images", false)
+		test(t, at(server, server.Root))
+	})
+}
+
+// at is the bucket of a real store, for the holder of a key.
+func at(server *store.S3, key store.Key) image.S3Location {
+	return image.S3Location{
+		Endpoint: server.Endpoint, Bucket: "images", Prefix: "tenant-a/", Region: store.Region, AccessKeyID: key.ID, SecretAccessKey: key.Secret,
+	}
+}
 
 // bucket serves one bucket to holders of the access key.
 func bucket(t testing.TB) image.S3Location {
@@ -50,8 +68,9 @@ func bucket(t testing.TB) image.S3Location {
 	}
 }
 
-func TestABucketHoldsImages(t *testing.T) {
-	where := bucket(t)
+func TestABucketHoldsImages(t *testing.T) { onBuckets(t, aBucketHoldsImages) }
+
+func aBucketHoldsImages(t *testing.T, where image.S3Location) {
 	r := create(t, image.Location{S3: &where}, image.Options{})
 	before := random(1, 3*mib)
 	backup(t, r, "one", disk("d0"), allocated(before))
@@ -67,8 +86,9 @@ func TestABucketHoldsImages(t *testing.T) {
 	mustRestore(t, other, "two", "d0", after)
 }
 
-func TestWhatIsWrongWithALocationIsSaid(t *testing.T) {
-	good := bucket(t)
+func TestWhatIsWrongWithALocationIsSaid(t *testing.T) { onBuckets(t, whatIsWrongIsSaid) }
+
+func whatIsWrongIsSaid(t *testing.T, good image.S3Location) {
 	with := func(change func(*image.S3Location)) image.Location {
 		changed := good
 		change(&changed)
@@ -82,6 +102,7 @@ func TestWhatIsWrongWithALocationIsSaid(t *testing.T) {
 	in := func(path string) image.Location {
 		return image.Location{Filesystem: &image.FilesystemLocation{Path: path}}
 	}
+	closed := closedPort(t)
 	for name, test := range map[string]struct {
 		where image.Location
 		want  error
@@ -95,7 +116,8 @@ func TestWhatIsWrongWithALocationIsSaid(t *testing.T) {
 		"the bucket is empty":       {image.Location{S3: &good}, image.ErrNoRepository},
 		"the bucket is missing":     {with(func(l *image.S3Location) { l.Bucket = "other" }), image.ErrNotUsable},
 		"the credentials are wrong": {with(func(l *image.S3Location) { l.AccessKeyID = "AKIASOMEBODYELSE" }), image.ErrAccessDenied},
-		"nobody answers":            {with(func(l *image.S3Location) { l.Endpoint = closedPort(t) }), image.ErrUnreachable},
+		"a credential is missing":   {with(func(l *image.S3Location) { l.SecretAccessKey = "" }), image.ErrAccessDenied},
+		"nobody answers":            {with(func(l *image.S3Location) { l.Endpoint = closed }), image.ErrUnreachable},
 		"TLS is spoken to HTTP": {with(func(l *image.S3Location) {
 			l.Endpoint = "https://" + strings.TrimPrefix(l.Endpoint, "http://")
 		}), image.ErrUnreachable},
@@ -109,7 +131,7 @@ func TestWhatIsWrongWithALocationIsSaid(t *testing.T) {
 			if !errors.Is(err, test.want) {
 				t.Fatalf("got %v, want %v", err, test.want)
 			}
-			for _, secret := range []string{password, secretKey, accessKey, deniedBody, "AKIASOMEBODYELSE"} { // I7
+			for _, secret := range []string{password, secretKey, accessKey, deniedBody, good.SecretAccessKey, "AKIASOMEBODYELSE"} { // I7
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("the error %q has a secret or a response body in it", err)
 				}

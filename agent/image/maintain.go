@@ -30,7 +30,13 @@ type MaintainOptions struct {
 // kopia's own lock is a local file, so the caller holds a lease. It refuses to work when the clocks of storage and caller differ by more
 // than five minutes.
 func (r *Repository) Maintain(ctx context.Context, opts MaintainOptions) error {
+	if r.opts.AppendOnly {
+		return fmt.Errorf("maintain repository: %w", ErrAppendOnly)
+	}
 	if err := r.configure(ctx); err != nil {
+		return err
+	}
+	if err := r.mend(ctx); err != nil {
 		return err
 	}
 	mode := maintenance.ModeQuick

@@ -42,6 +42,8 @@ type Options struct {
 	MemoryBudget int64
 	// Compression of leaves. Lists are always compressed.
 	Compression Compression
+	// AppendOnly is for those who add images and may do no more: agents. Nothing is deleted or overwritten through the handle.
+	AppendOnly bool
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 
@@ -76,7 +78,7 @@ func (o Options) withDefaults() Options {
 // to what the workers hold.
 func (o Options) storage(l Location) storage.Settings {
 	uploads := (o.MemoryBudget-int64(o.Parallelism)*leafOverhead)/packSize(l) - 1
-	return storage.Settings{Uploads: int(max(1, uploads)), Decorate: o.decorate}
+	return storage.Settings{Uploads: int(max(1, uploads)), Decorate: o.decorate, AppendOnly: o.AppendOnly, Now: o.Now}
 }
 
 // packSize is how many bytes of chunks go into one blob: large for object stores, where requests cost, smaller for file servers, where

@@ -31,7 +31,7 @@ func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, err
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := fresh.present(ctx, img, nil); err != nil {
+	if _, err := fresh.present(ctx, img, nil); err != nil {
 		return Manifest{}, fmt.Errorf("confirm image %s: %w", imageID, err)
 	}
 	return img.manifest, nil
@@ -55,7 +55,7 @@ type presence struct {
 
 // present checks that what an image consists of is there: lists by reading them, leaves by looking them up, and the blobs that hold them
 // by their length. scope limits that to some leaves of each disk; without one everything is checked.
-func (r *Repository) present(ctx context.Context, img *Image, scope map[string][]span) error {
+func (r *Repository) present(ctx context.Context, img *Image, scope map[string][]span) (*presence, error) {
 	p := &presence{repo: r, ends: map[blob.ID]int64{}}
 	for _, f := range img.manifest.Files {
 		id, err := object.ParseID(f.Object)
@@ -63,23 +63,23 @@ func (r *Repository) present(ctx context.Context, img *Image, scope map[string][
 			err = p.object(ctx, id)
 		}
 		if err != nil {
-			return damaged(err, "file %q", f.Name)
+			return nil, damaged(err, "file %q", f.Name)
 		}
 	}
 	for _, d := range img.manifest.Disks {
 		reader, err := img.Disk(ctx, d.Key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		look := reader.allSpans()
 		if scope != nil {
 			look = slices.Values(scope[d.Key])
 		}
 		if err := p.disk(ctx, reader, look); err != nil {
-			return damaged(err, "disk %q", d.Name)
+			return nil, damaged(err, "disk %q", d.Name)
 		}
 	}
-	return p.blobs(ctx)
+	return p, p.blobs(ctx)
 }
 
 func (p *presence) disk(ctx context.Context, reader *DiskReader, look iter.Seq[span]) error {

@@ -7,21 +7,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/kopia/kopia/fs"
-	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"github.com/kopia/kopia/snapshot/snapshotfs"
 )
 
-// Publish makes the image visible and returns its manifest. When it returns without an error, the image was read again through a session
-// of its own, with nothing cached, and everything that this writer stored is there.
+// Publish makes the image visible and returns its manifest. Before it does, the image is read again through a session of its own, with
+// nothing cached, and everything that this writer stored is there.
 //
-// gate is called when all data is durable, immediately before the image becomes visible. When it fails, nothing becomes visible: a worker
+// gate is called when all that was checked, immediately before the image becomes visible. When it fails, nothing becomes visible: a worker
 // that lost its claim finds out there. When the task has published the image before, that image is checked and returned, and gate is not
 // called. ErrBaseUnusable means that a base was deleted meanwhile and took data with it: the image has to be written again.
 func (w *Writer) Publish(ctx context.Context, gate func(context.Context) error) (Manifest, error) {
@@ -29,21 +27,43 @@ func (w *Writer) Publish(ctx context.Context, gate func(context.Context) error) 
 	if !errors.Is(err, ErrImageNotFound) {
 		return published, err
 	}
-	if err := w.kopia.Flush(ctx); err != nil {
+	m, err := w.publish(ctx, gate)
+	if errors.Is(err, blob.ErrBlobAlreadyExists) { // another run of the task was faster; its image is the one that counts
+		return w.repo.Confirm(ctx, w.spec.ID)
+	}
+	if err != nil {
 		return Manifest{}, fmt.Errorf("publish image %s: %w", w.spec.ID, err)
+	}
+	return m, nil
+}
+
+func (w *Writer) publish(ctx context.Context, gate func(context.Context) error) (Manifest, error) {
+	if err := w.kopia.Flush(ctx); err != nil {
+		return Manifest{}, err
 	}
 	m, root, err := w.storeDescription(ctx)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("publish image %s: %w", w.spec.ID, err)
+		return Manifest{}, err
+	}
+	visible := marker{
+		Version: formatVersion, ID: m.ID, TaskUID: m.TaskUID, Policy: m.Policy, VM: m.VM,
+		TakenAt: m.TakenAt, StoredAt: m.StoredAt, Digest: m.Digest, Root: root,
+	}
+	lock, err := w.confirm(ctx, &visible)
+	if err != nil {
+		return Manifest{}, err
 	}
 	if err := gate(ctx); err != nil {
-		return Manifest{}, fmt.Errorf("publish image %s: %w", w.spec.ID, err)
+		return Manifest{}, err
 	}
-	saved, err := w.reveal(ctx, m, root)
-	if err != nil {
-		return Manifest{}, fmt.Errorf("publish image %s: %w", w.spec.ID, err)
+	if err := w.repo.session.markers.create(ctx, visible, lock.put()); err != nil {
+		return Manifest{}, err
 	}
-	return w.confirm(ctx, m, saved)
+	// From here on the image exists, whatever becomes of the snapshot: before anything is collected, maintenance brings it back.
+	if _, err := snapshot.SaveSnapshot(ctx, w.kopia, visible.snapshot()); err == nil {
+		w.kopia.Flush(ctx) //nolint:errcheck // as above
+	}
+	return m, nil
 }
 
 // storeDescription writes manifest.json and the directories of the image, and flushes them.
@@ -151,60 +171,48 @@ func (w *Writer) storeDirectory(
 	}, nil
 }
 
-// reveal writes the kopia snapshot. From its flush on, the image exists.
-func (w *Writer) reveal(ctx context.Context, m Manifest, root *snapshot.DirEntry) (manifest.ID, error) {
-	host := m.VM.Host
-	if host == "" {
-		host = "unknown"
-	}
-	saved, err := snapshot.SaveSnapshot(ctx, w.kopia, &snapshot.Manifest{
-		Source:      snapshot.SourceInfo{UserName: kopiaUser, Host: plainName(host), Path: "/" + plainName(m.VM.Name)},
-		Description: "Hyperkeep image " + m.ID,
-		StartTime:   fs.UTCTimestampFromTime(m.TakenAt),
-		EndTime:     fs.UTCTimestampFromTime(m.StoredAt),
-		RootEntry:   root,
-		Pins:        []string{kopiaUser}, // stock kopia's own retention leaves pinned snapshots alone
-		Stats: snapshot.Stats{
-			TotalFileCount: int32(root.DirSummary.TotalFileCount),
-			TotalFileSize:  root.DirSummary.TotalFileSize,
-		},
-		Tags: map[string]string{
-			labelImage: m.ID, labelTask: m.TaskUID, labelVM: m.VM.ID, labelVMName: m.VM.Name, labelPolicy: m.Policy, labelDigest: m.Digest,
-		},
-	})
-	if err != nil {
-		return "", err
-	}
-	return saved, w.kopia.Flush(ctx)
-}
-
-// confirm reads the image again through a fresh session. An image that is not all there is taken back.
-func (w *Writer) confirm(ctx context.Context, m Manifest, saved manifest.ID) (Manifest, error) {
+// confirm reads the image again through a fresh session, and sees to it that all it needs is locked for as long as was promised.
+func (w *Writer) confirm(ctx context.Context, visible *marker) (immutability, error) {
 	fresh, err := w.repo.fresh(ctx)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("confirm image %s: %w", m.ID, err)
+		return immutability{}, fmt.Errorf("confirm: %w", err)
 	}
-	defer fresh.Close(ctx) //nolint:errcheck // it was only read
-	img, err := fresh.Image(ctx, m.ID)
-	if err == nil && img.manifest.Digest != m.Digest {
-		return img.manifest, fresh.present(ctx, img, nil) // another run of the task was faster; its image is the one that counts
+	defer fresh.Close(ctx) //nolint:errcheck // nothing was written through it but locks
+	lock, err := fresh.immutability(ctx)
+	if err != nil {
+		return lock, fmt.Errorf("confirm: %w", err)
 	}
+	img, err := fresh.load(ctx, visible.ref())
 	if err == nil {
-		err = fresh.present(ctx, img, w.scope(ctx, fresh))
+		visible.Lock, err = w.secure(ctx, fresh, img, lock)
 	}
-	if err == nil {
-		return img.manifest, nil
-	}
-	err = fmt.Errorf("confirm image %s: %w", m.ID, err)
-	if !errors.Is(err, ErrDamaged) {
-		return Manifest{}, err // not known to be bad: a repeated task finds the image and confirms it
-	}
-	if img != nil && w.basesGone(ctx, fresh) {
+	if err != nil && errors.Is(err, ErrDamaged) && w.basesGone(ctx, fresh) {
 		err = fmt.Errorf("%w: %w", ErrBaseUnusable, err)
 	}
-	return Manifest{}, errors.Join(err, w.repo.write(ctx, "take image back", func(ctx context.Context, k repo.RepositoryWriter) error {
-		return k.DeleteManifest(ctx, saved)
-	}))
+	if err != nil {
+		return lock, fmt.Errorf("confirm: %w", err)
+	}
+	return lock, nil
+}
+
+// secure checks that the blobs which the image needs are there, and locks them. A base tells how long what is linked from it is locked at
+// least. When that is not enough, everything is looked at.
+func (w *Writer) secure(ctx context.Context, fresh *Repository, img *Image, lock immutability) (*Lock, error) {
+	scope := w.scope(ctx, fresh)
+	bases, _ := w.bases(ctx, fresh)
+	held := lock.heldBy(bases)
+	if lock.period > 0 && held.Before(lock.until()) {
+		scope, held = nil, lock.longest()
+	}
+	p, err := fresh.present(ctx, img, scope)
+	if err != nil || lock.period == 0 {
+		return nil, err
+	}
+	found, err := fresh.hold(ctx, p, lock)
+	if found.Before(held) {
+		held = found
+	}
+	return &Lock{Until: lock.until(), Held: held}, err
 }
 
 // scope is what has to be looked at after publishing: what this writer stored. As long as the base images exist, maintenance cannot have
@@ -220,15 +228,23 @@ func (w *Writer) scope(ctx context.Context, fresh *Repository) map[string][]span
 	return scope
 }
 
-func (w *Writer) basesGone(ctx context.Context, fresh *Repository) bool {
-	bases := map[string]bool{}
+// bases are the images that this one links to, as far as they still exist.
+func (w *Writer) bases(ctx context.Context, fresh *Repository) (found []ImageRef, gone bool) {
+	ids := map[string]bool{}
 	for _, d := range w.disks {
 		if d.record.Base != nil {
-			bases[d.record.Base.ImageID] = true
+			ids[d.record.Base.ImageID] = true
 		}
 	}
-	return slices.ContainsFunc(slices.Collect(maps.Keys(bases)), func(id string) bool {
-		found, err := fresh.Images(ctx, ImageFilter{ID: id})
-		return err != nil || len(found) == 0
-	})
+	for id := range ids {
+		refs, err := fresh.Images(ctx, ImageFilter{ID: id})
+		gone = gone || err != nil || len(refs) == 0
+		found = append(found, refs...)
+	}
+	return found, gone
+}
+
+func (w *Writer) basesGone(ctx context.Context, fresh *Repository) bool {
+	_, gone := w.bases(ctx, fresh)
+	return gone
 }

@@ -47,9 +47,10 @@ func init() {
 // session is one open kopia repository with its storage.
 type session struct {
 	repo.DirectRepository
-	store *storage.Storage
-	dir   string
-	once  sync.Once
+	store   *storage.Storage
+	markers *markers
+	dir     string
+	once    sync.Once
 }
 
 type access bool
@@ -73,7 +74,11 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	if err != nil {
 		return nil, errors.Join(openError(err), removeWorkDir(dir))
 	}
-	return &session{DirectRepository: direct, store: store, dir: dir}, nil
+	s := &session{DirectRepository: direct, store: store, dir: dir}
+	if s.markers, err = s.openMarkers(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
+	}
+	return s, nil
 }
 
 func openKopia(ctx context.Context, store *storage.Storage, dir, password string, opts Options, how access) (repo.DirectRepository, error) {

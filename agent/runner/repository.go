@@ -59,7 +59,9 @@ func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, o
 	if password == "" {
 		return nil, stall(v1alpha1.ReasonSecretIncomplete, fmt.Errorf("the Secret of repository %s has no key %q", ref.Name, v1alpha1.SecretKeyPassword))
 	}
-	repository, err := open(ctx, r.location(ref.Location, secret), password, r.Options)
+	options := r.Options
+	options.AppendOnly = !r.Keeper
+	repository, err := open(ctx, r.location(ref.Location, secret), password, options)
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", ref.Name, err)
 	}

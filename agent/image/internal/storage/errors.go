@@ -22,6 +22,8 @@ var (
 	ErrUnreachable  = errors.New("the storage does not answer or fails: check the address, the network and the server")
 	ErrNotUsable    = errors.New("the location cannot hold a repository: correct it")
 	ErrFull         = errors.New("the storage is full: free space or raise its quota")
+	ErrNoLock       = errors.New("the storage cannot lock what is written: use a bucket with object lock, or do without immutability")
+	ErrAppendOnly   = errors.New("whoever adds images neither deletes nor overwrites: leave that to the keeper")
 )
 
 // Error is a failure of the storage: what was tried, what is wrong, and a detail that holds no secret and no response body.
@@ -104,6 +106,24 @@ func isFull(errno syscall.Errno) bool {
 		return errno == windowsHandleDiskFull || errno == windowsDiskFull || errno == windowsQuotaExceeded
 	}
 	return errno == syscall.ENOSPC || errno == syscall.EDQUOT
+}
+
+// Numbers of Windows errors ([MS-ERREF] 2.2) with which file systems without links refuse one.
+const (
+	windowsInvalidFunction syscall.Errno = 1  // ERROR_INVALID_FUNCTION
+	windowsNotSupported    syscall.Errno = 50 // ERROR_NOT_SUPPORTED
+)
+
+// linkless says that a file system has no links. link(2) answers EPERM there.
+func linkless(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	if runtime.GOOS == "windows" {
+		return errno == windowsInvalidFunction || errno == windowsNotSupported
+	}
+	return errno == syscall.EPERM || errno == syscall.ENOTSUP || errno == syscall.ENOSYS
 }
 
 // codeWord is what an S3 error code looks like. Anything else in its place came from somewhere else and is not repeated.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	kopiafs "github.com/kopia/kopia/repo/blob/filesystem"
@@ -35,7 +36,7 @@ type directory struct {
 	path   string
 }
 
-func openFilesystem(ctx context.Context, l FilesystemLocation, mode Mode) (blob.Storage, error) {
+func openFilesystem(ctx context.Context, l FilesystemLocation, mode Mode) (place, error) {
 	root := filepath.Clean(l.Path)
 	if !filepath.IsAbs(root) {
 		return nil, newError("open directory", ErrNotUsable, "the path is not absolute")
@@ -81,6 +82,13 @@ func prepareRoot(root string, mode Mode) error {
 	}
 	return err
 }
+
+// lockable says that nothing locks a file: whoever may write to the directory may remove what is in it.
+func (d *directory) lockable(context.Context) error {
+	return newError("look for a lock", ErrNoLock, "it is a directory")
+}
+
+func (d *directory) lockedUntil(context.Context, blob.ID) (time.Time, error) { return time.Time{}, nil }
 
 // GetCapacity tells the size and the free space of the volume.
 func (d *directory) GetCapacity(ctx context.Context) (blob.Capacity, error) {
@@ -147,11 +155,8 @@ func (f *files) GetMetadataFromPath(_ context.Context, _, path string) (blob.Met
 
 // PutBlobInPath stores a file so that it is either there whole, whatever happens, or not at all.
 func (f *files) PutBlobInPath(_ context.Context, dir, path string, data blob.Bytes, opts blob.PutOptions) error {
-	switch {
-	case opts.HasRetentionOptions():
+	if opts.HasRetentionOptions() {
 		return fmt.Errorf("lock a file: %w", blob.ErrUnsupportedPutBlobOption)
-	case opts.DoNotRecreate:
-		return fmt.Errorf("keep an existing file: %w", blob.ErrUnsupportedPutBlobOption)
 	}
 	if err := f.makeDirectory(dir); err != nil {
 		return err
@@ -167,7 +172,11 @@ func (f *files) PutBlobInPath(_ context.Context, dir, path string, data blob.Byt
 			return err
 		}
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	name := os.Rename
+	if opts.DoNotRecreate {
+		name = nameOnce
+	}
+	if err := name(temporary, path); err != nil {
 		os.Remove(temporary) //nolint:errcheck // as above
 		return err
 	}
@@ -175,6 +184,21 @@ func (f *files) PutBlobInPath(_ context.Context, dir, path string, data blob.Byt
 		return err
 	}
 	return modTime(path, opts)
+}
+
+// nameOnce gives a finished file its name unless the name is taken. A link does both in one step, on the file server too. Where there are no
+// links, nothing does.
+func nameOnce(temporary, path string) error {
+	err := os.Link(temporary, path)
+	switch {
+	case err == nil:
+		return os.Remove(temporary)
+	case errors.Is(err, fs.ErrExist):
+		return blob.ErrBlobAlreadyExists
+	case linkless(err):
+		return fmt.Errorf("create a file by linking it: %w", blob.ErrUnsupportedPutBlobOption)
+	}
+	return err
 }
 
 func modTime(path string, opts blob.PutOptions) error {

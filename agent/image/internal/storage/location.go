@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"golang.org/x/sync/semaphore"
@@ -36,6 +37,17 @@ type S3Location struct {
 	AccessKeyID     string
 	SecretAccessKey string
 	SessionToken    string // of temporary credentials; may be empty
+
+	// AsOf opens the bucket as it was at that time, to read only: what was deleted or overwritten since is there as it was, as long as the
+	// bucket keeps its versions. Zero opens it as it is.
+	AsOf time.Time
+}
+
+func (s S3Location) pointInTime() *time.Time {
+	if s.AsOf.IsZero() {
+		return nil
+	}
+	return &s.AsOf
 }
 
 // String names the place for people.
@@ -84,27 +96,41 @@ type Settings struct {
 	Uploads int
 	// Decorate puts something between this package and the provider. It may be nil.
 	Decorate func(blob.Storage) blob.Storage
+	// AppendOnly is for those who add images and may do no more: nothing is deleted or overwritten through the storage.
+	AppendOnly bool
+	// Now is the clock that locks are counted from.
+	Now func() time.Time
+}
+
+// place is a provider, and what is to be known of it beyond kopia's interface.
+type place interface {
+	blob.Storage
+	// lockable is nil where blobs can be locked, ErrNoLock where they cannot.
+	lockable(ctx context.Context) error
+	// lockedUntil is when a blob can be deleted at the earliest, zero when at any time.
+	lockedUntil(ctx context.Context, id blob.ID) (time.Time, error)
 }
 
 // Open opens the place. The errors are ErrNotUsable, ErrNoRepository, ErrAccessDenied and ErrUnreachable, the second for a directory
 // without a repository only.
 func Open(ctx context.Context, l Location, mode Mode, settings Settings) (*Storage, error) {
-	provider, err := open(ctx, l, mode)
+	at, err := open(ctx, l, mode, settings)
 	if err != nil {
 		return nil, translate("open "+l.String(), err)
 	}
+	s := &Storage{inner: at, place: at, appendOnly: settings.AppendOnly, now: settings.Now, uploads: semaphore.NewWeighted(int64(max(1, settings.Uploads)))}
 	if settings.Decorate != nil {
-		provider = settings.Decorate(provider)
+		s.inner = settings.Decorate(at)
 	}
-	return &Storage{inner: provider, uploads: semaphore.NewWeighted(int64(max(1, settings.Uploads)))}, nil
+	return s, nil
 }
 
-func open(ctx context.Context, l Location, mode Mode) (blob.Storage, error) {
+func open(ctx context.Context, l Location, mode Mode, settings Settings) (place, error) {
 	switch {
 	case (l.Filesystem == nil) == (l.S3 == nil):
 		return nil, newError("open", ErrNotUsable, "a location is either a directory or a bucket")
 	case l.Filesystem != nil:
 		return openFilesystem(ctx, *l.Filesystem, mode)
 	}
-	return openS3(ctx, *l.S3)
+	return openS3(ctx, *l.S3, settings.Now)
 }
