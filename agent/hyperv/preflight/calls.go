@@ -42,7 +42,7 @@ var calls = map[string][]use{
 		{class: "Msvm_VssComponentSettingData", reads: []string{"InstanceID", "EnabledState"}},
 		{class: "Msvm_VssComponent", reads: []string{"SystemName", "OperationalStatus"}},
 		{class: "Msvm_SyntheticEthernetPortSettingData", reads: []string{"InstanceID", "ElementName", "Address", "StaticMacAddress", "VirtualSystemIdentifiers"}},
-		{class: "Msvm_EthernetPortAllocationSettingData", reads: []string{"InstanceID", "Parent", "HostResource", "EnabledState"}},
+		{class: "Msvm_EthernetPortAllocationSettingData", reads: []string{"InstanceID", "Parent", "HostResource", "EnabledState", "LastKnownSwitchName"}},
 		{class: "Msvm_VirtualEthernetSwitch", reads: []string{"Name", "ElementName"}},
 		{
 			class: "Msvm_VirtualSystemReferencePoint",
@@ -77,9 +77,16 @@ var calls = map[string][]use{
 				"AddResourceSettings":    {"AffectedConfiguration", "ResourceSettings", "Job"},
 				"ModifyResourceSettings": {"ResourceSettings", "Job"},
 				"RemoveResourceSettings": {"ResourceSettings", "Job"},
+				"ImportSystemDefinition": {"SystemDefinitionFile", "SnapshotFolder", "GenerateNewSystemIdentifier", "ImportedSystem", "Job"},
+				"ValidatePlannedSystem":  {"PlannedSystem", "Job"},
+				"RealizePlannedSystem":   {"PlannedSystem", "Job"},
 			},
 		},
+		{class: "Msvm_PlannedComputerSystem", reads: []string{"Name", "ElementName"}},
+		{class: "Msvm_VirtualSystemManagementCapabilities"},
 		{class: "Msvm_VirtualSystemSettingDataComponent"},
+		{class: "Msvm_SettingsDefineCapabilities"},
+		{class: "Msvm_SnapshotOfVirtualSystem"},
 		{class: "Msvm_AffectedJobElement"},
 	},
 	wmi.NamespaceCIMv2: {
@@ -88,7 +95,10 @@ var calls = map[string][]use{
 			reads: []string{"CSName", "Caption", "Version", "BuildNumber", "ProductType", "LocalDateTime", "LastBootUpTime"},
 		},
 		{class: "Win32_LogicalDisk", reads: []string{"DeviceID", "FreeSpace", "Size", "DriveType"}},
-		{class: "Win32_Service", reads: []string{"Name", "State", "StartMode"}},
+		{
+			class: "Win32_Service", reads: []string{"Name", "State", "StartMode"},
+			methods: map[string][]string{"StartService": {}},
+		},
 	},
 	wmi.NamespaceCluster: {
 		{class: "MSCluster_Cluster", reads: []string{"Name", "ClusterFunctionalLevel"}},

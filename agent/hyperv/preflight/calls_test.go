@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,9 +14,10 @@ import (
 // TestTheListOfCallsIsWhole reads the code that knows Hyper-V: every property that it reads, every method that it calls and every parameter that it gives
 // stands in the list that a preflight compares with a host.
 func TestTheListOfCallsIsWhole(t *testing.T) {
-	properties, methods := map[string]bool{}, map[string]map[string]bool{}
+	classes, properties, methods := map[string]bool{}, map[string]bool{}, map[string]map[string]bool{}
 	for _, uses := range calls {
 		for _, u := range uses {
+			classes[u.class] = true
 			for _, name := range append(append([]string{}, u.reads...), u.optional...) {
 				properties[name] = true
 			}
@@ -30,8 +32,13 @@ func TestTheListOfCallsIsWhole(t *testing.T) {
 		}
 	}
 	found := readSource(t)
-	if len(found.properties) < 30 || len(found.methods) < 8 {
-		t.Fatalf("the code was not understood: %d properties, %d methods", len(found.properties), len(found.methods))
+	if len(found.classes) < 20 || len(found.properties) < 30 || len(found.methods) < 8 {
+		t.Fatalf("the code was not understood: %d classes, %d properties, %d methods", len(found.classes), len(found.properties), len(found.methods))
+	}
+	for name, at := range found.classes {
+		if !classes[name] {
+			t.Errorf("%s names the class %s, which is not in calls.go", at, name)
+		}
 	}
 	for name, at := range found.properties {
 		if !properties[name] {
@@ -59,13 +66,14 @@ type call struct {
 // source is what the code asks of a host.
 type source struct {
 	files      *token.FileSet
+	classes    map[string]token.Position
 	properties map[string]token.Position
 	methods    map[string]call
 }
 
 func readSource(t *testing.T) source {
 	t.Helper()
-	s := source{files: token.NewFileSet(), properties: map[string]token.Position{}, methods: map[string]call{}}
+	s := source{files: token.NewFileSet(), classes: map[string]token.Position{}, properties: map[string]token.Position{}, methods: map[string]call{}}
 	names, err := filepath.Glob("../*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +87,16 @@ func readSource(t *testing.T) source {
 			t.Fatal(err)
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if c, ok := n.(*ast.CallExpr); ok {
-				s.see(c)
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				s.see(n)
+			case *ast.CompositeLit:
+				s.seeProperties(n)
+			case *ast.BasicLit:
+				text, _ := literal(n)
+				for _, class := range className.FindAllString(text, -1) {
+					s.classes[class] = s.files.Position(n.Pos())
+				}
 			}
 			return true
 		})
@@ -94,7 +110,9 @@ var (
 		"text": true, "texts": true, "number": true, "numbers": true, "flag": true, "time": true, "first": true,
 		"String": true, "Strings": true, "Int": true, "Ints": true, "Bool": true,
 	}
-	callers = map[string]int{"callService": 2, "Call": 4}
+	callers = map[string]int{"callService": 2, "Call": 4, "Invoke": 2}
+	// className is a class of Hyper-V, Windows or the cluster, anywhere in a text.
+	className = regexp.MustCompile(`\b(Msvm|Win32|MSCluster)_[A-Za-z]+\b`)
 )
 
 func (s source) see(c *ast.CallExpr) {
@@ -126,6 +144,20 @@ func (s source) see(c *ast.CallExpr) {
 		}
 	}
 	s.methods[method] = found
+}
+
+// seeProperties takes note of the properties that a map[string]any sets in an embedded instance.
+func (s source) seeProperties(c *ast.CompositeLit) {
+	if m, ok := c.Type.(*ast.MapType); !ok || len(c.Elts) == 0 {
+		return
+	} else if value, ok := m.Value.(*ast.Ident); !ok || value.Name != "any" {
+		return
+	}
+	for _, element := range c.Elts {
+		if property, ok := literal(element.(*ast.KeyValueExpr).Key); ok {
+			s.properties[property] = s.files.Position(element.Pos())
+		}
+	}
 }
 
 func literal(e ast.Expr) (string, bool) {
