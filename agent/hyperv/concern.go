@@ -1,6 +1,9 @@
 package hyperv
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Concern is something that stands in the way of a good backup, or narrows what it can hold.
 type Concern struct {
@@ -27,9 +30,9 @@ const (
 // Severity of a reason. One that nobody classed is a warning.
 func (r ConcernReason) Severity() Severity {
 	switch r {
-	case CriticalState, ForeignCheckpoint, DiskUnreadable, HostTooOld, DesktopEdition:
+	case CriticalState, OwnedElsewhere, ForeignCheckpoint, DiskUnreadable, HostTooOld, DesktopEdition:
 		return Critical
-	case ConfigurationVersionOld:
+	case ConfigurationVersionOld, AutomaticCheckpoints, NeedsGuardian:
 		return Information
 	}
 	return Warning
@@ -41,7 +44,9 @@ type ConcernReason string
 // The reasons, in the order in which they are listed: most serious first.
 const (
 	CriticalState              ConcernReason = "CriticalState"
+	OwnedElsewhere             ConcernReason = "OwnedElsewhere"
 	ForeignCheckpoint          ConcernReason = "ForeignCheckpoint"
+	Unhealthy                  ConcernReason = "Unhealthy"
 	DiskUnreadable             ConcernReason = "DiskUnreadable"
 	DuplicateDiskID            ConcernReason = "DuplicateDiskID"
 	DiskUsedTwice              ConcernReason = "DiskUsedTwice"
@@ -50,16 +55,23 @@ const (
 	RemoteDisk                 ConcernReason = "RemoteDisk"
 	LegacyDiskFormat           ConcernReason = "LegacyDiskFormat"
 	UnknownDiskFormat          ConcernReason = "UnknownDiskFormat"
+	FibreChannelDisks          ConcernReason = "FibreChannelDisks"
+	AssignedDevice             ConcernReason = "AssignedDevice"
+	NotQuiescibleNow           ConcernReason = "NotQuiescibleNow"
 	BackupServiceIsDisabled    ConcernReason = "BackupServiceDisabled"
 	BackupServiceIsMissing     ConcernReason = "BackupServiceMissing"
 	BackupServiceIsFailing     ConcernReason = "BackupServiceFailing"
 	ReplicaSide                ConcernReason = "ReplicaSide"
+	ReplicationFailing         ConcernReason = "ReplicationFailing"
 	ProductionCheckpointsOff   ConcernReason = "ProductionCheckpointsOff"
 	HostTooOld                 ConcernReason = "HostTooOld"
 	DesktopEdition             ConcernReason = "DesktopEdition"
 	ClusterLevelTooLow         ConcernReason = "ClusterLevelTooLow"
 	ConfigurationVersionTooOld ConcernReason = "ConfigurationVersionTooOld"
+	ManyReferencePoints        ConcernReason = "ManyReferencePoints"
 	ConfigurationVersionOld    ConcernReason = "ConfigurationVersionOld"
+	AutomaticCheckpoints       ConcernReason = "AutomaticCheckpoints"
+	NeedsGuardian              ConcernReason = "NeedsGuardian"
 )
 
 // concerns lists what is wrong with one VM on its host.
@@ -68,8 +80,11 @@ func concerns(host HostInfo, vm VM) []Concern {
 	add := func(reason ConcernReason, format string, args ...any) {
 		out = append(out, Concern{Reason: reason, Message: fmt.Sprintf(format, args...)})
 	}
-	if vm.RawState >= criticalFirst && vm.RawState <= criticalLast {
+	if isCritical(vm.RawState) {
 		add(CriticalState, "The virtual machine is in a critical state (%d): it lost its storage or is frozen. Restore access to its files.", vm.RawState)
+	}
+	if vm.Cluster != nil && !vm.Cluster.Here {
+		add(OwnedElsewhere, "The cluster has this virtual machine on node %s, where it is backed up. If that stays so, remove what is left of it on this host.", vm.Cluster.Node)
 	}
 	for _, node := range vm.recoveryCheckpoints() {
 		if node.Tag == "" {
@@ -77,13 +92,28 @@ func concerns(host HostInfo, vm VM) []Concern {
 				node.Name, node.Created.Format("2006-01-02 15:04"))
 		}
 	}
+	if vm.Unhealthy && !isCritical(vm.RawState) {
+		add(Unhealthy, "Hyper-V reports a failure of the virtual machine: %s Look into its event log on the host (Hyper-V-VMMS, Hyper-V-Worker).", sentence(vm.Problem))
+	}
 	for _, d := range vm.Disks {
 		if c, found := diskConcern(d); found {
 			out = append(out, c)
 		}
 	}
+	out = append(out, deviceConcerns(vm)...)
 	out = append(out, guestConcerns(vm)...)
-	return append(out, TrackingObstacles(host, vm)...)
+	out = append(out, TrackingObstacles(host, vm)...)
+	return append(out, remarks(vm)...)
+}
+
+func isCritical(rawState int64) bool { return rawState >= criticalFirst && rawState <= criticalLast }
+
+// sentence is what a host said, with a full stop at its end.
+func sentence(text string) string {
+	if text == "" {
+		return "it does not say which."
+	}
+	return strings.TrimRight(text, ". ") + "."
 }
 
 // The range of the critical values of EnabledState (Msvm_ComputerSystem).
@@ -118,28 +148,4 @@ func diskConcern(d Disk) (Concern, bool) {
 		return Concern{}, false
 	}
 	return c, true
-}
-
-// guestConcerns says what will keep a checkpoint from being application consistent.
-func guestConcerns(vm VM) []Concern {
-	var out []Concern
-	add := func(reason ConcernReason, message string) {
-		out = append(out, Concern{Reason: reason, Message: message})
-	}
-	switch vm.BackupService {
-	case BackupServiceDisabled:
-		add(BackupServiceIsDisabled, `The integration service "Backup (volume checkpoint)" is disabled. Enable it in the virtual machine's settings for application-consistent backups.`)
-	case BackupServiceMissing:
-		add(BackupServiceIsMissing, "The guest's backup integration service does not answer. Install or start the integration services for application-consistent backups.")
-	case BackupServiceFailing:
-		add(BackupServiceIsFailing, "The guest's backup integration service fails. Update the integration services or restart the guest for application-consistent backups.")
-	}
-	if vm.Replica.onReplicaSide() {
-		add(ReplicaSide, "This is the replica of a virtual machine, so its backups are at best crash consistent. Back up the primary for application consistency.")
-	}
-	switch vm.CheckpointType {
-	case CheckpointsDisabled, CheckpointsStandard:
-		add(ProductionCheckpointsOff, "Production checkpoints are off in the virtual machine's settings. Switch them on for application-consistent backups.")
-	}
-	return out
 }

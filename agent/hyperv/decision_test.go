@@ -36,9 +36,9 @@ func TestTrackingObstaclesListsEveryUnmetCondition(t *testing.T) {
 		"version 5.0 is too old":             {server2022, "5.0", []ConcernReason{ConfigurationVersionTooOld}, false},
 		"12.0 is not before 6.2":             {server2022, "12.0", []ConcernReason{}, true},
 		"a version that is none":             {server2022, "", []ConcernReason{ConfigurationVersionTooOld}, false},
-		"a cluster in 2012 R2 mixed mode":    {HostInfo{Build: 14393, ClusterFunctionalLevel: 8}, "8.0", []ConcernReason{ClusterLevelTooLow}, false},
-		"a cluster of the level of 2016":     {HostInfo{Build: 14393, ClusterFunctionalLevel: 9}, "8.0", []ConcernReason{}, true},
-		"everything that is wrong is listed": {HostInfo{Build: 9600, Desktop: true, ClusterFunctionalLevel: 8}, "5.0", []ConcernReason{DesktopEdition, HostTooOld, ClusterLevelTooLow, ConfigurationVersionTooOld}, false},
+		"a cluster in 2012 R2 mixed mode":    {HostInfo{Build: 14393, Cluster: &Cluster{Level: 8}}, "8.0", []ConcernReason{ClusterLevelTooLow}, false},
+		"a cluster of the level of 2016":     {HostInfo{Build: 14393, Cluster: &Cluster{Level: 9}}, "8.0", []ConcernReason{}, true},
+		"everything that is wrong is listed": {HostInfo{Build: 9600, Desktop: true, Cluster: &Cluster{Level: 8}}, "5.0", []ConcernReason{DesktopEdition, HostTooOld, ClusterLevelTooLow, ConfigurationVersionTooOld}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

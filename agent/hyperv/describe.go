@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -72,13 +73,14 @@ func describeVM(f facts, id string, settings []wmi.Instance) (VM, bool, error) {
 	if !known || active == nil {
 		return VM{}, false, nil
 	}
-	resolveParents(vm.Checkpoints)
+	vm.Current = resolveParents(vm.Checkpoints, active.text("Parent"))
 	slices.SortStableFunc(vm.Checkpoints, func(a, b CheckpointNode) int { return a.Created.Compare(b.Created) })
 	describeSettings(&vm, active)
 	describeSystem(&vm, &reader{Instance: system}, active)
 	devices := func(class string) []wmi.Instance { return f.devices[class][strings.ToUpper(vm.settingsID)] }
 	describeProcessing(&vm, devices, active)
 	vm.BackupService = backupService(f, vm, devices(classBackupService), active)
+	vm.Traits, vm.Guest, vm.ReferencePoints = describeTraits(devices, active), f.guests[vm.ID], f.points[vm.ID]
 	stored := describeStorage(devices, active)
 	vm.Controllers, vm.Disks = stored.controllers, stored.disks
 	vm.Networks = describeNetworks(devices, f.switches, active)
@@ -94,6 +96,9 @@ func checkpointNode(r *reader, kind string) CheckpointNode {
 		Parent:  referenced(r.text("Parent"), "InstanceID"),
 		path:    r.Path,
 	}
+	if r.has("IsAutomaticSnapshot") { // Windows Server 2019 and later
+		node.Automatic = r.flag("IsAutomaticSnapshot")
+	}
 	switch kind {
 	case typeUserSnapshot:
 		node.Kind = CheckpointUser
@@ -104,8 +109,8 @@ func checkpointNode(r *reader, kind string) CheckpointNode {
 	return node
 }
 
-// resolveParents gives parents as the IDs that the checkpoints have, not as references spell them.
-func resolveParents(nodes []CheckpointNode) {
+// resolveParents gives parents as the IDs that the checkpoints have, not as references spell them, and so the one that the VM itself goes on from.
+func resolveParents(nodes []CheckpointNode, current string) string {
 	ids := map[string]string{}
 	for _, node := range nodes {
 		ids[strings.ToUpper(node.ID)] = node.ID
@@ -113,6 +118,7 @@ func resolveParents(nodes []CheckpointNode) {
 	for i := range nodes {
 		nodes[i].Parent = ids[nodes[i].Parent]
 	}
+	return ids[referenced(current, "InstanceID")]
 }
 
 func describeSettings(vm *VM, r *reader) {
@@ -126,6 +132,9 @@ func describeSettings(vm *VM, r *reader) {
 		vm.CheckpointType = checkpointType(r.number("UserSnapshotType"))
 	}
 	vm.ConfigurationVersion = r.text("Version")
+	if r.has("AutomaticSnapshotsEnabled") { // Windows Server 2019 and later
+		vm.AutomaticCheckpoints = r.flag("AutomaticSnapshotsEnabled")
+	}
 	vm.Firmware.BIOSGUID = r.text("BIOSGUID")
 	vm.Generation = 1
 	if r.has("VirtualSystemSubType") && r.text("VirtualSystemSubType") == subTypePrefix+"2" {
@@ -166,8 +175,28 @@ func describeSystem(vm *VM, r, errs *reader) {
 	vm.State = powerState(vm.RawState)
 	vm.Operation = operation(r.numbers("OperationalStatus"))
 	vm.Replica = replicaRole(r.number("ReplicationMode"))
+	vm.Replication = Replication{State: r.number("ReplicationState"), Health: r.number("ReplicationHealth")}
+	if vm.Unhealthy = r.number("HealthState") >= firstFailing; vm.Unhealthy {
+		vm.Problem = strings.Join(r.texts("StatusDescriptions"), " ")
+	}
+	vm.LastBackup = lastBackup(r)
 	errs.keep(r.err)
 }
+
+// lastBackup is told for people: a host that does not tell, or tells something that is no time, was never backed up. Windows counts from 1601.
+func lastBackup(r *reader) time.Time {
+	if !r.has("LastSuccessfulBackupTime") { // Windows Server 2012 R2 and later
+		return time.Time{}
+	}
+	at, err := wmi.ParseTime(r.text("LastSuccessfulBackupTime"))
+	if err != nil || at.Year() <= 1601 {
+		return time.Time{}
+	}
+	return at
+}
+
+// firstFailing is the lowest HealthState of a failure: 20 major, 25 critical (CIM_ManagedSystemElement).
+const firstFailing = 20
 
 func powerState(enabledState int64) State {
 	switch enabledState {

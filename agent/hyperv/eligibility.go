@@ -31,9 +31,9 @@ func HostObstacles(host HostInfo) []Concern {
 // has the disk itself, whose tracking can be enabled or not.
 func TrackingObstacles(host HostInfo, vm VM) []Concern {
 	out := HostObstacles(host)
-	if host.ClusterFunctionalLevel != 0 && host.ClusterFunctionalLevel < FirstClusterWithRCT {
+	if host.Cluster != nil && host.Cluster.Level < FirstClusterWithRCT {
 		out = append(out, Concern{Reason: ClusterLevelTooLow,
-			Message: fmt.Sprintf("The cluster's functional level is %d. Change tracking needs %d: run Update-ClusterFunctionalLevel.", host.ClusterFunctionalLevel, FirstClusterWithRCT)})
+			Message: fmt.Sprintf("The cluster's functional level is %d. Change tracking needs %d: run Update-ClusterFunctionalLevel.", host.Cluster.Level, FirstClusterWithRCT)})
 	}
 	switch {
 	case versionBefore(vm.ConfigurationVersion, 6, 2):

@@ -3,6 +3,7 @@ package hyperv
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -18,6 +19,10 @@ type facts struct {
 	devices map[string]map[string][]wmi.Instance
 	// backup are the running Msvm_VssComponent by VM id.
 	backup map[string]wmi.Instance
+	// guests are what running guests say of themselves, by VM id.
+	guests map[string]Guest
+	// points count reference points by VM id.
+	points map[string]int
 	// switches are the names of virtual switches by their id.
 	switches map[string]string
 }
@@ -74,7 +79,7 @@ func (h *Host) components(ctx context.Context, settings, class string) ([]wmi.In
 
 // readFacts reads the objects of one VM, or of all with id "", and its devices through the function given.
 func (h *Host) readFacts(ctx context.Context, id string, devices func(class string) ([]wmi.Instance, error)) (facts, error) {
-	f := facts{settings: map[string][]wmi.Instance{}, devices: map[string]map[string][]wmi.Instance{}, switches: map[string]string{}}
+	f := facts{settings: map[string][]wmi.Instance{}, devices: map[string]map[string][]wmi.Instance{}, points: map[string]int{}, switches: map[string]string{}}
 	all, err := h.keyed(ctx, classSettings, "VirtualSystemIdentifier", id)
 	if err != nil {
 		return facts{}, err
@@ -88,14 +93,18 @@ func (h *Host) readFacts(ctx context.Context, id string, devices func(class stri
 	if f.backup, err = h.keyedOnce(ctx, classBackupComponent, "SystemName", id); err != nil {
 		return facts{}, err
 	}
-	for _, class := range deviceClasses {
-		found, err := devices(class)
-		if err != nil {
-			return facts{}, fmt.Errorf("read %s: %w", class, err)
-		}
-		if f.devices[class], err = byOwner(found); err != nil {
-			return facts{}, err
-		}
+	if f.guests, err = h.guests(ctx, id); err != nil {
+		return facts{}, err
+	}
+	points, err := h.keyed(ctx, classReferencePoint, "VirtualSystemIdentifier", id)
+	if err != nil {
+		return facts{}, err
+	}
+	for _, k := range points {
+		f.points[k.id]++
+	}
+	if err := f.readDevices(devices); err != nil {
+		return facts{}, err
 	}
 	switches, err := h.keyedOnce(ctx, "Msvm_VirtualEthernetSwitch", "Name", "")
 	for id, instance := range switches {
@@ -106,6 +115,22 @@ func (h *Host) readFacts(ctx context.Context, id string, devices func(class stri
 		f.switches[id] = name
 	}
 	return f, err
+}
+
+func (f facts) readDevices(devices func(class string) ([]wmi.Instance, error)) error {
+	for _, class := range slices.Concat(deviceClasses, traitClasses) {
+		found, err := devices(class)
+		if slices.Contains(traitClasses, class) {
+			found, err = unlessAbsent(found, err)
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", class, err)
+		}
+		if f.devices[class], err = byOwner(found); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type keyedInstance struct {

@@ -31,17 +31,18 @@ type HostInfo struct {
 	// Time is the host's clock when it was asked.
 	Time   time.Time `json:"time"`
 	Booted time.Time `json:"booted"`
-	// ClusterFunctionalLevel is that of the failover cluster, 0 when the host is in none.
-	ClusterFunctionalLevel int      `json:"clusterFunctionalLevel,omitempty"`
-	Volumes                []Volume `json:"volumes,omitempty"`
+	// Cluster is the failover cluster that the host is a node of, nil for none.
+	Cluster *Cluster `json:"cluster,omitempty"`
+	Volumes []Volume `json:"volumes,omitempty"`
 }
 
-// Volume is one fixed volume of the host. Sizes are in bytes.
+// Volume is one fixed volume of the host, or one that the nodes of its cluster share. Sizes are in bytes.
 type Volume struct {
-	// Name is like "D:".
-	Name  string `json:"name"`
-	Free  int64  `json:"free"`
-	Total int64  `json:"total"`
+	// Name is like "D:", or like `C:\ClusterStorage\Volume1`.
+	Name   string `json:"name"`
+	Free   int64  `json:"free"`
+	Total  int64  `json:"total"`
+	Shared bool   `json:"shared,omitempty"`
 }
 
 // Inventory describes the host and all of its VMs. The number of WMI queries does not depend on the number of VMs; each disk file is
@@ -59,8 +60,12 @@ func (h *Host) Inventory(ctx context.Context) (Inventory, error) {
 	if err != nil {
 		return Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
+	owners, err := h.ownerships(ctx, info)
+	if err != nil {
+		return Inventory{}, fmt.Errorf("inventory: %w", err)
+	}
 	for i := range vms {
-		vms[i].Concerns = concerns(info, vms[i])
+		vms[i].judge(info, owners)
 	}
 	found := Inventory{Host: info, VMs: vms}
 	found.compareDisks()
@@ -71,6 +76,10 @@ func (h *Host) Inventory(ctx context.Context) (Inventory, error) {
 // the host does not have any more is dropped, one that is new is added. After an error the inventory is as it was.
 func (h *Host) Refresh(ctx context.Context, i Inventory, ids []string) (Inventory, error) {
 	info, err := h.Info(ctx)
+	if err != nil {
+		return i, fmt.Errorf("inventory: %w", err)
+	}
+	owners, err := h.ownerships(ctx, info)
 	if err != nil {
 		return i, fmt.Errorf("inventory: %w", err)
 	}
@@ -87,7 +96,7 @@ func (h *Host) Refresh(ctx context.Context, i Inventory, ids []string) (Inventor
 		case err != nil:
 			return i, fmt.Errorf("inventory: read virtual machine %s: %w", id, err)
 		}
-		vm.Concerns = concerns(info, vm)
+		vm.judge(info, owners)
 		if known {
 			next.VMs[at] = vm
 		} else {
@@ -109,8 +118,21 @@ func (h *Host) VM(ctx context.Context, id string) (VM, error) {
 	if err != nil {
 		return VM{}, fmt.Errorf("read virtual machine %s: %w", id, err)
 	}
-	vm.Concerns = concerns(info, vm)
+	owners, err := h.ownerships(ctx, info)
+	if err != nil {
+		return VM{}, fmt.Errorf("read virtual machine %s: %w", id, err)
+	}
+	vm.judge(info, owners)
 	return vm, nil
+}
+
+// judge adds what the VM is not told by itself: whether the cluster has it here, and what is wrong with it on this host.
+func (vm *VM) judge(info HostInfo, owners map[string]Ownership) {
+	vm.Cluster = nil
+	if owner, clustered := owners[vm.ID]; clustered {
+		vm.Cluster = &owner
+	}
+	vm.Concerns = concerns(info, *vm)
 }
 
 func (h *Host) vm(ctx context.Context, id string) (VM, error) {
@@ -155,24 +177,10 @@ func (h *Host) Info(ctx context.Context) (HostInfo, error) {
 	if info.Volumes, err = h.volumes(ctx); err != nil {
 		return HostInfo{}, err
 	}
-	info.ClusterFunctionalLevel, err = h.clusterLevel(ctx)
-	return info, err
-}
-
-// clusterLevel is the functional level of the host's failover cluster, 0 without one.
-func (h *Host) clusterLevel(ctx context.Context) (int, error) {
-	if h.cluster == nil {
-		return 0, nil
+	if err := h.describeCluster(ctx, &info); err != nil {
+		return HostInfo{}, err
 	}
-	found, err := h.cluster.Query(ctx, "SELECT * FROM MSCluster_Cluster")
-	if errors.Is(err, wmi.ErrInvalidNamespace) || (err == nil && len(found) == 0) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the cluster: %w", err)
-	}
-	level, err := found[0].Int("ClusterFunctionalLevel")
-	return int(level), err
+	return info, nil
 }
 
 // volumes lists the host's fixed volumes that have a drive letter (Win32_LogicalDisk.DriveType 3).

@@ -1,7 +1,6 @@
 package hyperv_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -137,28 +136,6 @@ func TestDuplicateDiskIDsAreAConcern(t *testing.T) {
 	for _, vm := range inventory.VMs {
 		l.Expect(vm.Concerns).To(ContainElement(HaveField("Reason", hyperv.DuplicateDiskID)), vm.Name)
 	}
-}
-
-// clusterOf answers for the failover cluster, which the emulated host does not have.
-type clusterOf struct {
-	wmi.Session
-	level int64
-}
-
-func (c clusterOf) Query(context.Context, string) ([]wmi.Instance, error) {
-	return []wmi.Instance{{Class: "MSCluster_Cluster", Properties: map[string]any{"ClusterFunctionalLevel": c.level}}}, nil
-}
-
-// DR-17.
-func TestClusterFunctionalLevel(t *testing.T) {
-	l := newLab(t, machines{})
-	info, err := l.Info(t.Context())
-	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(info.ClusterFunctionalLevel).To(BeZero(), "a host without the namespace is in no cluster")
-	clustered := hyperv.New(hyperv.Seams{CIM: l.host.Session(wmi.NamespaceCIMv2), Cluster: clusterOf{level: 8}})
-	info, err = clustered.Info(t.Context())
-	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(info.ClusterFunctionalLevel).To(Equal(8))
 }
 
 func TestDisconnectedServiceIsToldAsSuch(t *testing.T) {

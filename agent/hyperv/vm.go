@@ -60,6 +60,12 @@ func (r ReplicaRole) onReplicaSide() bool {
 	return r == ReplicaReplica || r == ReplicaTest || r == ReplicaExtended
 }
 
+// Replication is the state of Hyper-V Replica for a VM, by the numbers of Msvm_ComputerSystem.ReplicationState and ReplicationHealth (1 good, 2 warning, 3 critical).
+type Replication struct {
+	State  int64 `json:"state,omitempty"`
+	Health int64 `json:"health,omitempty"`
+}
+
 // VM is one virtual machine as its host describes it at one moment.
 type VM struct {
 	// ID is the Hyper-V id in upper case.
@@ -78,7 +84,22 @@ type VM struct {
 	Memory               Memory         `json:"memory"`
 	BackupService        BackupService  `json:"backupService"`
 	CheckpointType       CheckpointType `json:"checkpointType"`
-	Replica              ReplicaRole    `json:"replica"`
+	// AutomaticCheckpoints says that Hyper-V makes a checkpoint at each start.
+	AutomaticCheckpoints bool        `json:"automaticCheckpoints,omitempty"`
+	Replica              ReplicaRole `json:"replica"`
+	// Replication is how replication goes, zero without a replica.
+	Replication Replication `json:"replication,omitzero"`
+	// Unhealthy says that Hyper-V reports a failure of the VM (HealthState 20 and 25), Problem what it says of it.
+	Unhealthy bool   `json:"unhealthy,omitempty"`
+	Problem   string `json:"problem,omitempty"`
+	// LastBackup is when a backup of the VM succeeded last, by Hyper-V's word and with any product. Zero for never.
+	LastBackup time.Time `json:"lastBackup,omitzero"`
+	// ReferencePoints counts the VM's reference points, everybody's.
+	ReferencePoints int    `json:"referencePoints,omitempty"`
+	Traits          Traits `json:"traits,omitzero"`
+	Guest           Guest  `json:"guest,omitzero"`
+	// Cluster is what the failover cluster says of the VM, nil when it is none of the cluster's.
+	Cluster *Ownership `json:"cluster,omitempty"`
 	// Folder is where the VM's configuration lives.
 	Folder      string           `json:"folder,omitempty"`
 	Firmware    Firmware         `json:"firmware"`
@@ -86,8 +107,9 @@ type VM struct {
 	Controllers []Controller     `json:"controllers,omitempty"`
 	Disks       []Disk           `json:"disks,omitempty"`
 	Networks    []NetworkAdapter `json:"networks,omitempty"`
-	// Checkpoints are all checkpoints of the VM, recovery checkpoints among them, oldest first.
+	// Checkpoints are all checkpoints of the VM, recovery checkpoints among them, oldest first. Current is the ID of the one that the VM goes on from, "" for none.
 	Checkpoints []CheckpointNode `json:"checkpoints,omitempty"`
+	Current     string           `json:"current,omitempty"`
 	// Concerns are what stands in the way of a good backup, most serious first.
 	Concerns []Concern `json:"concerns,omitempty"`
 
@@ -144,6 +166,8 @@ type CheckpointNode struct {
 	Created time.Time      `json:"created,omitzero"`
 	// Parent is the ID of the checkpoint that this one follows, "" for a root.
 	Parent string `json:"parent,omitempty"`
+	// Automatic says that Hyper-V made it when the VM was started.
+	Automatic bool `json:"automatic,omitempty"`
 	// Tag is the task's, when the checkpoint is ours.
 	Tag string `json:"tag,omitempty"`
 

@@ -50,12 +50,12 @@ func (p *Preflight) checkProcess(ctx context.Context, r *Report) {
 		r.add(SectionProcess, "elevation", Failed, facts.Account+", not elevated: Hyper-V hides its objects from this process",
 			"Start it from an elevated prompt; the service runs as LocalSystem and needs nothing.")
 	}
-	p.checkAll(r, "privileges", facts.Privileges, "Run as an administrator or as LocalSystem.")
-	p.checkAll(r, "functions", facts.Exports, "This Windows lacks functions of Server 2016 and later, so change tracking cannot be asked.")
+	checkAll(r, "privileges", facts.Privileges, "Run as an administrator or as LocalSystem.")
+	checkAll(r, "functions", facts.Exports, "This Windows lacks functions of Server 2016 and later, so change tracking cannot be asked.")
 }
 
 // checkAll adds one check for a set of things that must all be there.
-func (p *Preflight) checkAll(r *Report, name string, there map[string]bool, remedy string) {
+func checkAll(r *Report, name string, there map[string]bool, remedy string) {
 	var missing []string
 	for _, thing := range slices.Sorted(maps.Keys(there)) {
 		if !there[thing] {
@@ -106,38 +106,22 @@ func (p *Preflight) checkServices(ctx context.Context, r *Report) {
 }
 
 // checkCluster looks at the failover cluster, if the host is in one.
-func (p *Preflight) checkCluster(ctx context.Context, r *Report) {
-	if p.Seams.Cluster == nil {
+func checkCluster(r *Report, info hyperv.HostInfo) {
+	switch c := info.Cluster; {
+	case c == nil:
 		r.pass(SectionCluster, "failover cluster", "none")
-		return
-	}
-	found, err := p.Seams.Cluster.Query(ctx, "SELECT * FROM MSCluster_Cluster")
-	if errors.Is(err, wmi.ErrInvalidNamespace) || (err == nil && len(found) == 0) {
-		r.pass(SectionCluster, "failover cluster", "none")
-		return
-	}
-	if err != nil {
-		r.fail(SectionCluster, "failover cluster", err, "The cluster's WMI provider is not ready right after a start: try again in a minute.")
-		return
-	}
-	name, err := found[0].String("Name")
-	level, levelErr := found[0].Int("ClusterFunctionalLevel")
-	if err := errors.Join(err, levelErr); err != nil {
-		r.fail(SectionCluster, "failover cluster", err, "")
-		return
-	}
-	if level < hyperv.FirstClusterWithRCT {
-		r.add(SectionCluster, "functional level", Concern, fmt.Sprintf("%s has level %d, and change tracking needs %d", name, level, hyperv.FirstClusterWithRCT),
+	case c.Level < hyperv.FirstClusterWithRCT:
+		r.add(SectionCluster, "functional level", Concern, fmt.Sprintf("%s has level %d, and change tracking needs %d", c.Name, c.Level, hyperv.FirstClusterWithRCT),
 			"Update-ClusterFunctionalLevel, when every node has been upgraded.")
-		return
+	default:
+		r.pass(SectionCluster, "functional level", "%s has level %d", c.Name, c.Level)
 	}
-	r.pass(SectionCluster, "functional level", "%s has level %d", name, level)
 }
 
 // scarce is when a volume counts as nearly full: a checkpoint's files grow with the guests' writes until they are merged.
 const scarce = 10 // percent
 
-func (p *Preflight) checkVolumes(r *Report, info hyperv.HostInfo) {
+func checkVolumes(r *Report, info hyperv.HostInfo) {
 	for _, v := range info.Volumes {
 		found := fmt.Sprintf("%s free of %s", humanize.IBytes(uint64(max(0, v.Free))), humanize.IBytes(uint64(max(0, v.Total))))
 		if v.Total > 0 && v.Free < v.Total/100*scarce {

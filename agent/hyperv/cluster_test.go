@@ -1,0 +1,133 @@
+package hyperv_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+// also answers for classes beside those of another session.
+type also struct {
+	wmi.Session
+	classes map[string][]wmi.Instance
+}
+
+func (a also) Query(ctx context.Context, wql string) ([]wmi.Instance, error) {
+	for class, instances := range a.classes {
+		if strings.HasPrefix(wql+" ", "SELECT * FROM "+class+" ") {
+			return instances, nil
+		}
+	}
+	return a.Session.Query(ctx, wql)
+}
+
+func (a also) Associators(ctx context.Context, path, assoc, class string) ([]wmi.Instance, error) {
+	if instances, known := a.classes[class]; known {
+		return instances, nil
+	}
+	return a.Session.Associators(ctx, path, assoc, class)
+}
+
+func instance(class string, properties map[string]any) wmi.Instance {
+	return wmi.Instance{Class: class, Properties: properties}
+}
+
+// vmResource is the resource of a VM in a cluster. Its private properties are an embedded instance, which a session gives as text.
+func vmResource(id, node string) wmi.Instance {
+	return instance("MSCluster_Resource", map[string]any{
+		"Type": "Virtual Machine", "OwnerNode": node, "OwnerGroup": "group of " + id[:1],
+		"PrivateProperties": `<INSTANCE CLASSNAME="MSCluster_Property_Resource_Virtual_Machine"><PROPERTY NAME="VmID" TYPE="string"><VALUE>` + id + `</VALUE></PROPERTY></INSTANCE>`,
+	})
+}
+
+// withCluster puts the lab's host into a failover cluster.
+func (l *lab) withCluster(level int64, resources ...wmi.Instance) *hyperv.Host {
+	return hyperv.New(hyperv.Seams{
+		Virtualization: l.host.Session(wmi.NamespaceVirtualization), CIM: l.host.Session(wmi.NamespaceCIMv2),
+		Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
+		Cluster: also{l.host.Session(wmi.NamespaceCluster), map[string][]wmi.Instance{
+			"MSCluster_Cluster":             {instance("MSCluster_Cluster", map[string]any{"Name": "CL1", "ClusterFunctionalLevel": level, "BackupInProgress": true})},
+			"MSCluster_ClusterSharedVolume": {instance("MSCluster_ClusterSharedVolume", map[string]any{"Name": `C:\ClusterStorage\Volume1`})},
+			"MSCluster_Resource":            resources,
+		}},
+	})
+}
+
+// DR-17.
+func TestTheClusterOfAHost(t *testing.T) {
+	l := newLab(t, oneVM())
+	info, err := l.Info(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(info.Cluster).To(BeNil(), "a host without the namespace is in no cluster")
+	l.Expect(l.vm(crmID).Cluster).To(BeNil())
+
+	info, err = l.withCluster(8).Info(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(info.Cluster).To(Equal(&hyperv.Cluster{Name: "CL1", Level: 8, BackupInProgress: true}))
+	l.Expect(info.Volumes).To(ContainElement(And(
+		HaveField("Name", `C:\ClusterStorage\Volume1`), HaveField("Shared", true), HaveField("Total", BeNumerically(">", 0)))))
+	vm, err := l.withCluster(8).VM(t.Context(), crmID)
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(vm.Concerns).To(ContainElement(HaveField("Reason", hyperv.ClusterLevelTooLow)))
+}
+
+// A VM of the cluster that another node owns is not this host's to back up, whatever its remnants here say.
+func TestTheOwnersWordCounts(t *testing.T) {
+	files := oneVM()
+	files["web/vm.yaml"] = "id: " + webID + "\nstate: off\n"
+	l := newLab(t, files)
+	inventory, err := l.withCluster(9, vmResource(crmID, "hv01.example.com"), vmResource(strings.ToLower(webID), "HV02")).Inventory(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	crm, web := inventory.VMs[0], inventory.VMs[1]
+	l.Expect(crm.Cluster).To(Equal(&hyperv.Ownership{Group: "group of 1", Node: "hv01.example.com", Here: true}))
+	l.Expect(crm.Concerns).To(BeEmpty())
+	l.Expect(web.Cluster.Here).To(BeFalse())
+	l.Expect(web.Concerns[0]).To(And(HaveField("Reason", hyperv.OwnedElsewhere), HaveField("Message", ContainSubstring("HV02"))))
+
+	moved, err := l.withCluster(9, vmResource(crmID, "HV02")).Refresh(t.Context(), inventory, []string{crmID})
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(moved.VMs[0].Cluster.Here).To(BeFalse())
+}
+
+func TestTraitsAndGuestsOfAVM(t *testing.T) {
+	l := newLab(t, oneVM())
+	device := func(class string, more map[string]any) []wmi.Instance {
+		properties := map[string]any{"InstanceID": `Microsoft:` + crmID + `\device`, "SystemName": crmID}
+		for name, value := range more {
+			properties[name] = value
+		}
+		return []wmi.Instance{instance(class, properties)}
+	}
+	item := func(name, data string) string {
+		return `<INSTANCE CLASSNAME="Msvm_KvpExchangeDataItem"><PROPERTY NAME="Data" TYPE="string"><VALUE>` + data +
+			`</VALUE></PROPERTY><PROPERTY NAME="Name" TYPE="string"><VALUE>` + name + `</VALUE></PROPERTY></INSTANCE>`
+	}
+	host := hyperv.New(hyperv.Seams{
+		CIM: l.host.Session(wmi.NamespaceCIMv2), Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
+		Virtualization: also{l.host.Session(wmi.NamespaceVirtualization), map[string][]wmi.Instance{
+			"Msvm_SecuritySettingData":         device("Msvm_SecuritySettingData", map[string]any{"TpmEnabled": true, "ShieldingRequested": false}),
+			"Msvm_FcPortAllocationSettingData": device("Msvm_FcPortAllocationSettingData", nil),
+			"Msvm_PciExpressSettingData":       device("Msvm_PciExpressSettingData", nil),
+			"Msvm_GpuPartitionSettingData":     device("Msvm_GpuPartitionSettingData", nil),
+			"Msvm_KvpExchangeComponent": device("Msvm_KvpExchangeComponent", map[string]any{"GuestIntrinsicExchangeItems": []string{
+				item("OSName", "Windows Server 2022 Standard"), item("FullyQualifiedDomainName", "crm.example.com"), "not XML",
+				item("NetworkAddressIPv4", "10.0.0.5;10.0.0.6;10.0.0.5"), item("NetworkAddressIPv6", "fe80::1"),
+			}}),
+		}},
+	})
+	inventory, err := host.Inventory(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	one, err := host.VM(t.Context(), crmID)
+	l.Expect(err).NotTo(HaveOccurred())
+	for _, vm := range []hyperv.VM{inventory.VMs[0], one} {
+		l.Expect(vm.Traits).To(Equal(hyperv.Traits{TPM: true, FibreChannel: 1, AssignedDevices: 2}))
+		l.Expect(vm.Guest).To(Equal(hyperv.Guest{
+			OS: "Windows Server 2022 Standard", Name: "crm.example.com", Addresses: []string{"10.0.0.5", "10.0.0.6", "fe80::1"},
+		}))
+	}
+}
