@@ -24,8 +24,11 @@ func (r *backupRun) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, concern := range r.vm.Concerns {
-		if concern.Reason == hyperv.CriticalState {
+		if concern.Reason == hyperv.CriticalState || concern.Reason == hyperv.OwnedElsewhere {
 			return stall(string(concern.Reason), errors.New(concern.Message))
+		}
+		if concern.Reason.Severity() == hyperv.Information {
+			continue
 		}
 		r.report.Warn(string(concern.Reason), "%s", concern.Message)
 	}

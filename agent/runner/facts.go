@@ -16,6 +16,9 @@ func hostFacts(host hyperv.HostInfo, version string) *v1alpha1.HostFacts {
 	for _, reason := range hyperv.HostObstacles(host) {
 		facts.UnsupportedReasons = append(facts.UnsupportedReasons, warningOf(reason))
 	}
+	if host.Cluster != nil {
+		facts.ClusterName, facts.ClusterFunctionalLevel = cut(host.Cluster.Name, 256), int32(host.Cluster.Level)
+	}
 	for _, volume := range host.Volumes {
 		facts.Volumes = append(facts.Volumes, v1alpha1.HostVolume{Path: volume.Name + `\`, TotalBytes: volume.Total, FreeBytes: volume.Free})
 	}
@@ -38,13 +41,24 @@ func virtualMachineFacts(vm hyperv.VM) v1alpha1.VirtualMachineFacts {
 		facts.Disks = append(facts.Disks, diskFacts(disk))
 	}
 	for _, concern := range vm.Concerns {
-		facts.Concerns = append(facts.Concerns, warningOf(concern))
+		facts.Concerns = append(facts.Concerns, concernOf(concern))
 	}
+	if vm.Cluster != nil {
+		facts.ClusterNode, facts.OwnedElsewhere = cut(vm.Cluster.Node, 256), !vm.Cluster.Here
+	}
+	facts.GuestOperatingSystem, facts.GuestName = cut(vm.Guest.OS, 256), cut(vm.Guest.Name, 256)
 	return facts
 }
 
 func warningOf(concern hyperv.Concern) v1alpha1.Warning {
 	return v1alpha1.Warning{Reason: cut(string(concern.Reason), 64), Message: cut(concern.Message, 1024)}
+}
+
+func concernOf(concern hyperv.Concern) v1alpha1.Concern {
+	return v1alpha1.Concern{
+		Reason: cut(string(concern.Reason), 64), Severity: v1alpha1.ConcernSeverity(concern.Reason.Severity()),
+		Disk: concern.Disk, Message: cut(concern.Message, 1024),
+	}
 }
 
 // stateOf maps a state. Everything between two states is Changing, EnabledState 32785 to 32796 is critical.

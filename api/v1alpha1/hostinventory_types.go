@@ -28,6 +28,14 @@ type HostFacts struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	UnsupportedReasons []Warning `json:"unsupportedReasons,omitempty"`
+	// clusterName of the failover cluster that the host is a node of. Empty: none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	ClusterName string `json:"clusterName,omitempty"`
+	// clusterFunctionalLevel such as 9 for Windows Server 2016.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ClusterFunctionalLevel int32 `json:"clusterFunctionalLevel,omitempty"`
 	// volumes of the host.
 	// +optional
 	// +listType=map

@@ -61,7 +61,57 @@ type VirtualMachineFacts struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
-	Concerns []Warning `json:"concerns,omitempty"`
+	Concerns []Concern `json:"concerns,omitempty"`
+	// clusterNode is the node that has the virtual machine by the word of its failover cluster. Empty: it is none of the cluster's.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	ClusterNode string `json:"clusterNode,omitempty"`
+	// ownedElsewhere says that this node is another host than the one that states these facts: the owner's word counts, not this one's.
+	// +optional
+	OwnedElsewhere bool `json:"ownedElsewhere,omitempty"`
+	// guestOperatingSystem as the guest states it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	GuestOperatingSystem string `json:"guestOperatingSystem,omitempty"`
+	// guestName is the guest's own name, with its domain.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	GuestName string `json:"guestName,omitempty"`
+}
+
+// ConcernSeverity is how much a concern takes away from a backup.
+// +kubebuilder:validation:Enum=Critical;Warning;Information
+type ConcernSeverity string
+
+// How much a concern takes away from a backup.
+const (
+	// ConcernCritical means that a backup fails, or is not begun.
+	ConcernCritical ConcernSeverity = "Critical"
+	// ConcernWarning means that a backup holds or promises less than one expects.
+	ConcernWarning ConcernSeverity = "Warning"
+	// ConcernInformation means that a backup is complete, and something about it is worth knowing.
+	ConcernInformation ConcernSeverity = "Information"
+)
+
+// Concern is what will or may keep backups of a virtual machine from being what one expects.
+type Concern struct {
+	// reason in CamelCase.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+	// severity is Critical, Warning or Information.
+	// +optional
+	Severity ConcernSeverity `json:"severity,omitempty"`
+	// disk is the key of the disk that it is about. Empty: the whole virtual machine.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Disk string `json:"disk,omitempty"`
+	// message says what it means and what to do.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
 }
 
 // VirtualMachineDisk is one attached disk.

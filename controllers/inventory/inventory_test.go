@@ -123,6 +123,7 @@ func TestLead(t *testing.T) {
 		object.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: ready}}
 		return Place{Host: object, Facts: v1alpha1.VirtualMachineFacts{ID: id, ReplicaRole: role}}
 	}
+	elsewhere := func(p Place) Place { p.Facts.OwnedElsewhere = true; return p }
 	const alive, lost = metav1.ConditionTrue, metav1.ConditionFalse
 	cases := map[string]struct {
 		places  []Place
@@ -142,6 +143,12 @@ func TestLead(t *testing.T) {
 		"two that both say they are the primary": {[]Place{place("hv01", "Primary", alive), place("hv02", "Primary", alive)}, "", "hv01", false},
 		"failover of a primary, with a replica": {
 			[]Place{place("hv01", "Primary", lost), place("hv02", "Primary", alive), place("hv03", "Replica", alive)}, "hv01", "hv02", true,
+		},
+		"two nodes of a cluster, one of which has it": {[]Place{elsewhere(place("hv01", "None", alive)), place("hv02", "None", alive)}, "hv01", "hv02", true},
+		"the cluster's owner is lost":                 {[]Place{elsewhere(place("hv01", "None", alive)), place("hv02", "None", lost)}, "hv01", "hv02", true},
+		"the owner of a cluster has no agent":         {[]Place{elsewhere(place("hv01", "None", alive))}, "hv01", "hv01", true},
+		"a cluster's machine and a replica elsewhere": {
+			[]Place{elsewhere(place("hv01", "Primary", alive)), place("hv02", "Primary", alive), place("hv03", "Replica", alive)}, "", "hv02", true,
 		},
 		"a replica and a stranger": {[]Place{place("hv01", "Primary", alive), place("hv02", "None", alive)}, "", "hv01", false},
 	}

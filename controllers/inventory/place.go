@@ -77,9 +77,12 @@ func placeOf(ctx context.Context, reader client.Reader, part *v1alpha1.HostInven
 // Lead chooses the place that a virtual machine is backed up at. It says false when none can be chosen and a person must resolve the duplicate id; the
 // place is then only one to show: the present one, if it is among them.
 //
+// Where the hosts are nodes of a failover cluster, the cluster says which of them has the machine, and what another says of it counts for nothing.
+//
 // A Hyper-V Replica pair has one id on two hosts: the primary leads, or else the first replica. An agent that is lost cannot take back what it
 // said, so where another host has the machine now, as after a failover, its word does not count.
 func Lead(places []Place, present string) (lead Place, unique bool) {
+	places = ofOwners(places)
 	if place, pair := leadOfReplicas(places); pair {
 		return place, true
 	}
@@ -96,6 +99,15 @@ func Lead(places []Place, present string) (lead Place, unique bool) {
 		}
 	}
 	return current[0], len(current) == 1
+}
+
+// ofOwners leaves out the hosts whose cluster says that another node has the machine, unless nobody else lists it.
+func ofOwners(places []Place) []Place {
+	owners := slices.DeleteFunc(slices.Clone(places), func(p Place) bool { return p.Facts.OwnedElsewhere })
+	if len(owners) == 0 {
+		return places
+	}
+	return owners
 }
 
 // replicaRoles are the roles in Hyper-V Replica, as facts state them, from the one that leads to the one that follows.

@@ -95,7 +95,9 @@ func (d *decision) place(machine *v1alpha1.VirtualMachine, seen observed) verdic
 	d.labels[v1alpha1.LabelHost] = lead.Host.Name
 	if !unique {
 		message := fmt.Sprintf("several hosts have a virtual machine with this id: %s; it is not backed up until the copies are removed or given ids of their own", hosts(seen.places))
-		d.status.Facts.Concerns = append(d.status.Facts.Concerns, v1alpha1.Warning{Reason: v1alpha1.ReasonDuplicateID, Message: message})
+		d.status.Facts.Concerns = append(d.status.Facts.Concerns, v1alpha1.Concern{
+			Reason: v1alpha1.ReasonDuplicateID, Severity: v1alpha1.ConcernCritical, Message: message,
+		})
 		return no(v1alpha1.ReasonDuplicateID, message)
 	}
 	return yes(v1alpha1.ReasonFound, fmt.Sprintf("the virtual machine is on host %s", lead.Host.Name))

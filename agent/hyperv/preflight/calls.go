@@ -5,6 +5,8 @@ import "github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 // use is what the agent uses of one class of the host.
 type use struct {
 	class string
+	// lacking says that the agent does without the class: not every version of Windows has it.
+	lacking bool
 	// reads are the properties that are read or set, and cannot be done without.
 	reads []string
 	// optional are properties of later versions of Windows, which are used where they exist.
@@ -24,8 +26,12 @@ func and(names []string, more ...string) []string {
 var calls = map[string][]use{
 	wmi.NamespaceVirtualization: {
 		{
-			class: "Msvm_ComputerSystem", reads: []string{"Name", "ElementName", "EnabledState", "OperationalStatus", "ReplicationMode"},
-			methods: map[string][]string{"RequestStateChange": {"RequestedState", "Job"}},
+			class: "Msvm_ComputerSystem", reads: []string{
+				"Name", "ElementName", "EnabledState", "OperationalStatus", "HealthState", "StatusDescriptions",
+				"ReplicationMode", "ReplicationState", "ReplicationHealth",
+			},
+			optional: []string{"LastSuccessfulBackupTime"},
+			methods:  map[string][]string{"RequestStateChange": {"RequestedState", "Job"}},
 		},
 		{
 			class: "Msvm_VirtualSystemSettingData",
@@ -33,7 +39,7 @@ var calls = map[string][]use{
 				"InstanceID", "ElementName", "VirtualSystemIdentifier", "VirtualSystemType", "CreationTime", "Parent", "Notes", "Version", "UserSnapshotType",
 				"BIOSGUID", "ConfigurationDataRoot", "ConfigurationFile", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot",
 			},
-			optional: []string{"VirtualSystemSubType", "SecureBootEnabled", "SecureBootTemplateId"},
+			optional: []string{"VirtualSystemSubType", "SecureBootEnabled", "SecureBootTemplateId", "AutomaticSnapshotsEnabled", "IsAutomaticSnapshot"},
 		},
 		{class: "Msvm_StorageAllocationSettingData", reads: and(device, "PersistentReservationsSupported")},
 		{class: "Msvm_ResourceAllocationSettingData", reads: and(device, "Address", "AddressOnParent")},
@@ -43,6 +49,11 @@ var calls = map[string][]use{
 		{class: "Msvm_VssComponent", reads: []string{"SystemName", "OperationalStatus"}},
 		{class: "Msvm_SyntheticEthernetPortSettingData", reads: []string{"InstanceID", "ElementName", "Address", "StaticMacAddress", "VirtualSystemIdentifiers"}},
 		{class: "Msvm_EthernetPortAllocationSettingData", reads: []string{"InstanceID", "Parent", "HostResource", "EnabledState", "LastKnownSwitchName"}},
+		{class: "Msvm_SecuritySettingData", lacking: true, reads: []string{"InstanceID", "TpmEnabled", "ShieldingRequested"}},
+		{class: "Msvm_FcPortAllocationSettingData", lacking: true, reads: []string{"InstanceID"}},
+		{class: "Msvm_PciExpressSettingData", lacking: true, reads: []string{"InstanceID"}},
+		{class: "Msvm_GpuPartitionSettingData", lacking: true, reads: []string{"InstanceID"}},
+		{class: "Msvm_KvpExchangeComponent", lacking: true, reads: []string{"SystemName", "GuestIntrinsicExchangeItems"}},
 		{class: "Msvm_VirtualEthernetSwitch", reads: []string{"Name", "ElementName"}},
 		{
 			class: "Msvm_VirtualSystemReferencePoint",
@@ -83,7 +94,7 @@ var calls = map[string][]use{
 			},
 		},
 		{class: "Msvm_PlannedComputerSystem", reads: []string{"Name", "ElementName"}},
-		{class: "Msvm_VirtualSystemManagementCapabilities"},
+		{class: "Msvm_VirtualSystemManagementCapabilities", lacking: true},
 		{class: "Msvm_VirtualSystemSettingDataComponent"},
 		{class: "Msvm_SettingsDefineCapabilities"},
 		{class: "Msvm_SnapshotOfVirtualSystem"},
@@ -101,6 +112,8 @@ var calls = map[string][]use{
 		},
 	},
 	wmi.NamespaceCluster: {
-		{class: "MSCluster_Cluster", reads: []string{"Name", "ClusterFunctionalLevel"}},
+		{class: "MSCluster_Cluster", reads: []string{"Name", "BackupInProgress"}, optional: []string{"ClusterFunctionalLevel"}},
+		{class: "MSCluster_ClusterSharedVolume", reads: []string{"Name"}},
+		{class: "MSCluster_Resource", reads: []string{"Type", "OwnerNode", "OwnerGroup", "PrivateProperties"}},
 	},
 }

@@ -48,6 +48,9 @@ func (c *comparison) run(ctx context.Context) {
 		case errors.Is(err, wmi.ErrInvalidMethod):
 			c.report.add(SectionClasses, c.namespace, Unchecked, err.Error(), "")
 			return
+		case errors.Is(err, wmi.ErrInvalidClass) && u.lacking:
+			c.report.pass(SectionClasses, u.class, "no such class in this version of Windows; the agent does without")
+			continue
 		case err != nil:
 			c.differ(u.class, err.Error())
 			continue

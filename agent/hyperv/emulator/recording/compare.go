@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/schema"
@@ -36,13 +37,17 @@ func (d Difference) String() string {
 }
 
 // Compare lists, in order, how the host of a recording differs from the schema of the emulated one, as far as the recording shows: classes, properties
-// and their types in every instance that the host returned, and methods and parameters where classes were described.
+// and their types in every instance that the host returned, and methods and parameters where classes were described. The emulated host is taken to be of
+// the recorded one's version of Windows, of the newest that it knows where the recording does not tell.
 func Compare(r *Recording) ([]Difference, error) {
-	s, err := schema.Load()
+	all, err := schema.Load()
 	if err != nil {
 		return nil, fmt.Errorf("compare a recording: %w", err)
 	}
-	c := comparison{schema: s, found: map[Difference]bool{}}
+	if build := r.build(); build != 0 {
+		all = all.At(build)
+	}
+	c := comparison{schema: all, found: map[Difference]bool{}}
 	for _, e := range r.entries {
 		if err := c.add(e); err != nil {
 			return nil, fmt.Errorf("compare a recording: %s: %w", e.Call, err)
@@ -51,6 +56,23 @@ func Compare(r *Recording) ([]Difference, error) {
 	return slices.SortedFunc(maps.Keys(c.found), func(a, b Difference) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Member, b.Member), cmp.Compare(a.Host, b.Host))
 	}), nil
+}
+
+// build is the recorded host's build of Windows, 0 when nothing tells it.
+func (r *Recording) build() int {
+	for _, e := range r.entries {
+		var all []wire.Instance
+		if e.Call != callQuery || json.Unmarshal(e.Out, &all) != nil {
+			continue
+		}
+		for _, i := range all {
+			text, _ := i.Properties["BuildNumber"].(string)
+			if build, err := strconv.Atoi(text); err == nil {
+				return build
+			}
+		}
+	}
+	return 0
 }
 
 type comparison struct {
