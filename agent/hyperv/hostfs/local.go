@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Local reaches the files of a host through local folders, as a Mapping says. Bytes are read and written by this process itself, so its
@@ -235,7 +234,7 @@ func wrap(operation, path string, err error) error {
 	if errors.As(err, &perr) {
 		err = perr.Err
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	if isFull(err) {
 		err = ErrFull
 	}
 	return fmt.Errorf("%s %s: %w", operation, path, err)

@@ -3,6 +3,7 @@
 package hostfs
 
 import (
+	"errors"
 	"io/fs"
 	"syscall"
 
@@ -25,3 +26,6 @@ func allocated(info fs.FileInfo) int64 {
 	}
 	return info.Size()
 }
+
+// isFull says whether a write failed for want of space.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

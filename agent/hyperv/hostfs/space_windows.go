@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"errors"
 	"io/fs"
 
 	"golang.org/x/sys/windows"
@@ -19,3 +20,8 @@ func diskSpace(folder string) (free, total int64, err error) {
 }
 
 func allocated(info fs.FileInfo) int64 { return info.Size() }
+
+// isFull says whether a write failed for want of space.
+func isFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) || errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
+}
