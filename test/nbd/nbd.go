@@ -210,3 +210,12 @@ func (c *Client) request(command, flags uint16, offset int64, length int, payloa
 	_, err := io.ReadFull(c.in, answer)
 	return err
 }
+
+// WriteOnce connects, writes durably and leaves.
+func WriteOnce(socket string, p []byte, offset int64) error {
+	c, err := Dial(socket)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.WriteDurably(p, offset), c.Close())
+}

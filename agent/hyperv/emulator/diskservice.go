@@ -19,7 +19,10 @@ const maxRanges = 4096
 // diskService is the host's virtual-disk calls.
 type diskService struct{ host *Host }
 
-var _ virtdisk.Service = diskService{}
+var (
+	_ virtdisk.Service  = diskService{}
+	_ virtdisk.Attacher = diskService{}
+)
 
 // diskUse is how a disk file belongs to a VM.
 type diskUse struct {
@@ -55,7 +58,62 @@ func (h *Host) use(path string) (diskUse, bool) {
 }
 
 // Info implements virtdisk.Service.
-func (s diskService) Info(ctx context.Context, path string) (virtdisk.Info, error) {
+func (s diskService) Info(ctx context.Context, path string) (info virtdisk.Info, err error) {
+	d, err := s.host.OpenVirtualDisk(ctx, path, DiskInfo)
+	if err != nil {
+		return virtdisk.Info{}, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Information(ctx)
+}
+
+// EnableChangeTracking implements virtdisk.Service.
+func (s diskService) EnableChangeTracking(ctx context.Context, path string) (err error) {
+	d, err := s.host.OpenVirtualDisk(ctx, path, DiskWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.EnableChangeTracking(ctx)
+}
+
+// Changes implements virtdisk.Service.
+func (s diskService) Changes(ctx context.Context, path, trackingID string, window extent.Extent) (c []extent.Extent, processed int64, err error) {
+	d, err := s.host.OpenVirtualDisk(ctx, path, DiskInfo)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	c, processed, err = d.QueryChanges(ctx, trackingID, window, maxRanges)
+	if err != nil && virtdisk.Code(err) == virtdisk.CodeMoreData {
+		err = nil // the caller asks on behind what it got
+	}
+	return c, processed, err
+}
+
+// Attach implements virtdisk.Attacher. The content is read straight from the chain.
+func (s diskService) Attach(ctx context.Context, path string, way virtdisk.Way) (virtdisk.Content, error) {
+	d, err := s.host.attach(ctx, path, way, func(*DiskHandle) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	disk, err := d.chain.disk()
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return attachedDisk{disk, d}, nil
+}
+
+// attachedDisk is the content of a disk that this process attached.
+type attachedDisk struct {
+	*vhdx.Disk
+	handle *DiskHandle
+}
+
+// Close implements virtdisk.Content.
+func (a attachedDisk) Close() error { return a.handle.Close() }
+
+func (s diskService) info(ctx context.Context, path string) (virtdisk.Info, error) {
 	m, err := s.open(ctx, path)
 	if err != nil {
 		return virtdisk.Info{}, err
@@ -63,7 +121,8 @@ func (s diskService) Info(ctx context.Context, path string) (virtdisk.Info, erro
 	defer func() { _ = m.close() }() // read only
 	v := m.vhdx.Info()
 	info := virtdisk.Info{
-		VirtualSize: v.VirtualSize, FileSize: v.FileSize, SectorSize: v.LogicalSectorSize, DiskID: strings.ToUpper(v.VirtualDiskID.String()),
+		VirtualSize: v.VirtualSize, FileSize: v.FileSize, SectorSize: v.LogicalSectorSize, PhysicalSectorSize: v.PhysicalSectorSize,
+		BlockSize: v.BlockSize, DiskID: strings.ToUpper(v.VirtualDiskID.String()),
 		ParentPath: parentPath(s.host.Mapping(), path, m.vhdx),
 	}
 	if use, ok := s.host.use(path); ok {
@@ -88,8 +147,7 @@ func (s diskService) open(ctx context.Context, path string) (*member, error) {
 	return m, err
 }
 
-// EnableChangeTracking implements virtdisk.Service.
-func (s diskService) EnableChangeTracking(ctx context.Context, path string) error {
+func (s diskService) track(ctx context.Context, path string) error {
 	m, err := s.open(ctx, path)
 	if err != nil {
 		return err
@@ -109,8 +167,7 @@ func (s diskService) EnableChangeTracking(ctx context.Context, path string) erro
 	return use.vm.enableTracking(ctx, use.path)
 }
 
-// Changes implements virtdisk.Service.
-func (s diskService) Changes(ctx context.Context, path, trackingID string, window extent.Extent) ([]extent.Extent, int64, error) {
+func (s diskService) changes(ctx context.Context, path, trackingID string, window extent.Extent, n int) ([]extent.Extent, int64, error) {
 	m, err := s.open(ctx, path)
 	if err != nil {
 		return nil, 0, err
@@ -135,11 +192,11 @@ func (s diskService) Changes(ctx context.Context, path, trackingID string, windo
 	if err != nil {
 		return nil, 0, err
 	}
-	return readChanges(bitmaps, size, window)
+	return readChanges(bitmaps, size, window, n)
 }
 
 // readChanges opens the bitmaps and joins them.
-func readChanges(paths []string, size int64, window extent.Extent) (changed []extent.Extent, processed int64, err error) {
+func readChanges(paths []string, size int64, window extent.Extent, n int) (changed []extent.Extent, processed int64, err error) {
 	var open []*tracking.Bitmap
 	defer func() {
 		for _, b := range open {
@@ -156,7 +213,7 @@ func readChanges(paths []string, size int64, window extent.Extent) (changed []ex
 		}
 		open = append(open, b)
 	}
-	return tracking.Union(open, window.Clip(extent.Extent{Length: size}), maxRanges)
+	return tracking.Union(open, window.Clip(extent.Extent{Length: size}), n)
 }
 
 // bitmapsSince lists the bitmaps of the epochs between the moment of an id and that of a file. unchanged tells of a leaf whether nobody wrote it.

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
@@ -21,6 +22,7 @@ type Faults struct {
 	mu          sync.Mutex
 	pending     []Fault
 	disconnects int
+	ranges      int
 	denied      bool
 	restarts    int
 	properties  map[string]int // that cannot be read, by Class.Property: how many times more
@@ -178,6 +180,31 @@ func (f *Faults) take(method string, job bool) *Fault {
 		}
 		f.hits[method]++
 		return &taken
+	}
+	return nil
+}
+
+// LimitChanges makes each answer for changed ranges have at most n of them; zero ends that.
+func (f *Faults) LimitChanges(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ranges = n
+}
+
+// changes is how many ranges may be in an answer that has room for n.
+func (f *Faults) changes(n int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ranges > 0 {
+		return min(n, f.ranges)
+	}
+	return n
+}
+
+// disk fails a function of virtdisk.dll, with the fault's return value as its code.
+func (f *Faults) disk(function string) error {
+	if code := f.refuse(function); code != 0 {
+		return &virtdisk.Error{Function: function, Code: code}
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ type Host struct {
 	usage  Usage
 	vss    shadowService
 
+	handles diskHandles
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -112,6 +114,9 @@ func (h *Host) open() (err error) {
 	if h.files, err = hostfs.NewLocal(h.config.mapping(h.dir)); err != nil {
 		return errors.Join(err, h.lock.Unlock())
 	}
+	if err := h.handles.start(h.dir); err != nil {
+		return errors.Join(err, h.files.Close(), h.lock.Unlock())
+	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.booted = h.now()
 	h.services = map[string]bool{"vmms": true, "VSS": false, "Winmgmt": true}
@@ -145,11 +150,14 @@ func (h *Host) Close() error {
 		errs = append(errs, v.stop())
 		v.op.Unlock()
 	}
-	return errors.Join(append(errs, h.files.Close(), h.lock.Unlock())...)
+	return errors.Join(append(errs, h.handles.stop(), h.files.Close(), h.lock.Unlock())...)
 }
 
 // Session connects to a WMI namespace. wmi.ErrInvalidNamespace is told by its calls.
 func (h *Host) Session(namespace string) wmi.Session { return &session{host: h, namespace: namespace} }
+
+// Attacher shows the content of the host's disks.
+func (h *Host) Attacher() virtdisk.Attacher { return diskService{h} }
 
 // Disks is the host's virtual-disk service.
 func (h *Host) Disks() virtdisk.Service { return diskService{h} }

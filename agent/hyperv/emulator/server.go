@@ -79,6 +79,7 @@ func (h *Host) handler(ctx context.Context) http.Handler {
 		changed, processed, err := h.Disks().Changes(ctx, q.Path, q.TrackingID, q.Window)
 		return wire.Changes{Changed: changed, Processed: processed}, err
 	})
+	mux.HandleFunc("POST "+wire.PathAttach, h.handleAttach)
 	handle(mux, wire.PathMapping, func(context.Context, struct{}) (hostfs.Mapping, error) { return h.Mapping(), nil })
 	mux.HandleFunc("POST "+wire.PathVSS, h.handleVSS)
 	h.handleFaults(mux)
@@ -106,7 +107,11 @@ func (h *Host) handleFaults(mux *http.ServeMux) {
 		h.faults.RestartWMI()
 		return struct{}{}, nil
 	})
-	handle(mux, wire.PathUsage, func(context.Context, struct{}) (wire.Usage, error) { return h.usage.Counts(), nil })
+	handle(mux, wire.PathUsage, func(context.Context, struct{}) (wire.Usage, error) {
+		counts := h.usage.Counts()
+		counts.Disks = h.DiskHandles()
+		return counts, nil
+	})
 	handle(mux, wire.PathQuiesced, func(context.Context, struct{}) (int, error) { return h.QuiesceCalls(), nil })
 }
 

@@ -1,5 +1,5 @@
-// Package virtdisk is the seam to the host's virtual-disk calls (virtdisk.dll): what a disk file is, and what changed in it. Reading
-// disk content is not here: frozen files are opened through hostfs and read by agent/vhdx.
+// Package virtdisk is the seam to the host's virtual-disk calls (virtdisk.dll): what a disk file is, what changed in it, and what it holds where
+// agent/vhdx cannot tell.
 package virtdisk
 
 import (
@@ -12,7 +12,7 @@ import (
 // Service is the virtual-disk calls of one host. Paths are Windows paths. It is safe for concurrent use.
 type Service interface {
 	// Info opens a disk file for information only, which also works for the disk that a running VM writes
-	// (GetVirtualDiskInformation versions 1, 3, 14 and 15). ErrFileNotFound, ErrNotVirtualDisk.
+	// (GetVirtualDiskInformation versions 1, 3, 10, 14 and 15). ErrFileNotFound, ErrNotVirtualDisk.
 	Info(ctx context.Context, path string) (Info, error)
 
 	// EnableChangeTracking switches RCT on for a disk; a second call does nothing (SetVirtualDiskInformation version 6).
@@ -31,8 +31,11 @@ type Info struct {
 	// VirtualSize is the guest's size of the disk, FileSize that of the file, in bytes.
 	VirtualSize int64 `json:"virtualSize"`
 	FileSize    int64 `json:"fileSize"`
-	// SectorSize is the logical sector size in bytes.
-	SectorSize int64 `json:"sectorSize"`
+	// SectorSize is the logical sector size in bytes, PhysicalSectorSize that of the disk that the guest believes to have, BlockSize the unit in which the
+	// file grows.
+	SectorSize         int64 `json:"sectorSize"`
+	PhysicalSectorSize int64 `json:"physicalSectorSize,omitempty"`
+	BlockSize          int64 `json:"blockSize,omitempty"`
 	// DiskID is the virtual disk id, which all members of a chain share and which survives checkpoints. A copy by hand has the same id.
 	DiskID string `json:"diskID"`
 	// ParentPath is the absolute path of the parent of a differencing disk, as the host resolves it, else "".
@@ -47,6 +50,8 @@ var (
 	ErrFileNotFound        = errors.New("no such virtual disk file")
 	ErrNotVirtualDisk      = errors.New("not a virtual disk that Hyper-V can open")
 	ErrInUse               = errors.New("the virtual disk is in use")
+	ErrAccessDenied        = errors.New("access denied")
+	ErrLimitation          = errors.New("the host's storage cannot use the file: it is compressed, encrypted or sparse, or lies on an unsuitable share")
 	ErrTrackingUnsupported = errors.New("the disk format has no change tracking")
 	// ErrTrackingLost is 0xC03A0029 (unknown id), 0xC03A002A (tracking off) or 0xC03A0030 (tracking files lost).
 	ErrTrackingLost = errors.New("the change tracking id cannot be resolved")

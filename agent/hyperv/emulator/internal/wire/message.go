@@ -22,6 +22,7 @@ const (
 	PathInfo        = "/virtdisk/info"
 	PathTrack       = "/virtdisk/track"
 	PathChanges     = "/virtdisk/changes"
+	PathAttach      = "/virtdisk/attach" // upgrades the connection: an Attached, then silence until the client is done
 	PathMapping     = "/mapping"
 	PathVSS         = "/vss" // upgrades the connection to one of vss/remote
 	PathFault       = "/faults/fail"
@@ -98,6 +99,18 @@ type Disk struct {
 	Window     extent.Extent `json:"window,omitzero"`
 }
 
+// Attach attaches a disk.
+type Attach struct {
+	Path string       `json:"path"`
+	Way  virtdisk.Way `json:"way"`
+}
+
+// Attached is where the content of an attached disk lies, raw.
+type Attached struct {
+	Path string `json:"path"` // Windows path
+	Size int64  `json:"size"`
+}
+
 // Changes is the answer to a question for changes.
 type Changes struct {
 	Changed   []extent.Extent `json:"changed"`
@@ -134,6 +147,8 @@ var kinds = map[string]error{
 	"virtdisk.ErrFileNotFound":        virtdisk.ErrFileNotFound,
 	"virtdisk.ErrNotVirtualDisk":      virtdisk.ErrNotVirtualDisk,
 	"virtdisk.ErrInUse":               virtdisk.ErrInUse,
+	"virtdisk.ErrAccessDenied":        virtdisk.ErrAccessDenied,
+	"virtdisk.ErrLimitation":          virtdisk.ErrLimitation,
 	"virtdisk.ErrTrackingUnsupported": virtdisk.ErrTrackingUnsupported,
 	"virtdisk.ErrTrackingLost":        virtdisk.ErrTrackingLost,
 	"virtdisk.ErrDisconnected":        virtdisk.ErrDisconnected,

@@ -7,4 +7,6 @@ type Usage struct {
 	// Objects is the number of automation objects that programs hold, Leaked that of those which programs held when they ended.
 	Objects int `json:"objects"`
 	Leaked  int `json:"leaked"`
+	// Disks are the paths of the virtual disks that are open, each as often as it is.
+	Disks []string `json:"disks,omitempty"`
 }
