@@ -1,23 +1,18 @@
 package main
 
 import (
-	"errors"
-
 	"k8s.io/utils/clock"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/native"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // openSeams reaches the Hyper-V host that a command works on: the emulated one behind a socket, or this machine's own. The caller closes what it got.
 func openSeams(socket string) (hyperv.Seams, func() error, error) {
 	if socket == "" {
-		seams, leave, err := ownSeams()
-		if err == nil && seams.Disks == nil {
-			err = errors.Join(errors.New("this version of the agent reaches the disks of emulated Hyper-V hosts only: name the socket of one with --emulated"), leave())
-		}
-		return seams, leave, err
+		return native.Open(clock.RealClock{})
 	}
 	host := client.Dial(socket)
 	return hyperv.Seams{

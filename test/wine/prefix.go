@@ -109,6 +109,9 @@ func (p *Prefix) copy(ctx context.Context, from, libraries string) error {
 // hostFolders are the folders of C: that Hyper-V fills.
 var hostFolders = []string{`ProgramData\Microsoft\Windows\Hyper-V`, "ClusterStorage"}
 
+// physicalDrives is how many disks the emulated host can show as \\.\PhysicalDriveN. A link leads nowhere while its disk is not attached.
+const physicalDrives = 16
+
 // attach makes the host's volumes the drives of the machine. The host's folder is its D:\VMs.
 func (p *Prefix) attach(hostDir string) error {
 	hostDir, err := filepath.Abs(hostDir)
@@ -128,6 +131,12 @@ func (p *Prefix) attach(hostDir string) error {
 	}
 	if err := link("../..", filepath.Join(hostDir, ".volumes", "D", "VMs")); err != nil {
 		return err
+	}
+	for n := 1; n < physicalDrives; n++ {
+		name := fmt.Sprintf("physicaldrive%d", n)
+		if err := link(filepath.Join(hostDir, ".hyperv", "attached", name), filepath.Join(p.dir, "dosdevices", name)); err != nil {
+			return err
+		}
 	}
 	for _, folder := range hostFolders {
 		target := filepath.Join(hostDir, ".volumes", "C", fromWindows(folder))

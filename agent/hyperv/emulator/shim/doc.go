@@ -7,7 +7,7 @@
 // frame is a uint32 with the length of its payload, and the payload: values, one after the other. A value is its VARTYPE as a uint16, a uint32 with
 // the length of its data, and the data.
 //
-// The first frame of a connection is the hello: the name of a service ("wmi", "disk", "vss"), a uint64 that all connections of one process have in common,
+// The first frame of a connection is the hello: the name of a service (see service.go), a uint64 that all connections of one process have in common,
 // and the process id as a uint32. It has no answer. A request is the name of the function as text and its arguments; the answer is the
 // function's return value as a uint32, a Win32 code or an HRESULT as the function has it, and what the function gives back.
 //

@@ -19,4 +19,7 @@ type process interface {
 type starter func(host *emulator.Host) process
 
 // services are the services by the name in the hello.
-var services = map[string]starter{}
+var services = map[string]starter{
+	"control": newControl,
+	"disk":    newDisks,
+}
