@@ -57,7 +57,8 @@ func join() (leave func(), err error) {
 func initialize() error {
 	var failed *ole.OleError
 	err := ole.CoInitializeEx(0, ole.COINIT_MULTITHREADED)
-	if err != nil && !(errors.As(err, &failed) && failed.Code() == cim.S_FALSE) {
+	joinedBefore := errors.As(err, &failed) && failed.Code() == cim.S_FALSE
+	if err != nil && !joinedBefore {
 		return explain("initialize COM", err)
 	}
 	if err := secure(); err != nil {
