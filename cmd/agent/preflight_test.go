@@ -96,6 +96,21 @@ func TestPreflightRecordsReplaysAndCompares(t *testing.T) {
 	g.Expect(out).To(ContainSubstring("exists"))
 }
 
+func TestPreflightTakesAMachineThroughACycleOnlyWhenAllowed(t *testing.T) {
+	g := NewWithT(t)
+	socket := emulated(t, "name: HV01\njobMillis: 1\n")
+	folder := filepath.Join(filepath.Dir(filepath.Dir(socket)), "crm")
+	g.Expect(os.Mkdir(folder, 0o755)).To(Succeed())
+	g.Expect(os.WriteFile(filepath.Join(folder, "vm.yaml"), []byte("state: off\n"), 0o644)).To(Succeed())
+	code, out := runPreflight(t, "--emulated", socket, "--vm", "crm")
+	g.Expect(code).To(Equal(preflight.ExitNotReady))
+	g.Expect(out).To(ContainSubstring("allow it with --yes"))
+	g.Expect(out).NotTo(ContainSubstring("BACKUP CYCLE"))
+	code, out = runPreflight(t, "--emulated", socket, "--vm", "crm", "--yes")
+	g.Expect(code).To(Equal(preflight.ExitReady), out)
+	g.Expect(out).To(MatchRegexp(`(?s)BACKUP CYCLE\n.*clean up +nothing is left on the host`))
+}
+
 func TestPreflightThatCannotRunSaysSo(t *testing.T) {
 	for name, args := range map[string][]string{
 		"an unknown flag":            {"--bogus"},

@@ -44,6 +44,7 @@ const (
 	SectionVolumes   = "Volumes"
 	SectionMachines  = "Virtual machines"
 	SectionLeftovers = "Leftovers"
+	SectionCycle     = "Backup cycle"
 )
 
 // Report is what a preflight found.
@@ -54,6 +55,8 @@ type Report struct {
 	Agent  string  `json:"agent"`
 	Host   string  `json:"host,omitempty"`
 	Checks []Check `json:"checks"`
+	// Cycle has what a cycle measured, when there was one.
+	Cycle *Measurements `json:"cycle,omitempty"`
 	// Verdict is the worst result, and Summary says it in a sentence.
 	Verdict Result `json:"verdict"`
 	Summary string `json:"summary"`
@@ -99,7 +102,10 @@ func (r *Report) conclude() {
 		r.Verdict = Passed
 		r.Summary = "Ready: nothing stands in the way of backups."
 	}
-	r.Open = append(slices.Clone(cycleQuestions), openQuestions...)
+	r.Open = slices.Clone(openQuestions)
+	if r.Cycle == nil {
+		r.Open = slices.Concat(cycleQuestions, openQuestions)
+	}
 }
 
 // Exit codes of the command.

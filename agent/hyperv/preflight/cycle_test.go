@@ -1,0 +1,193 @@
+package preflight_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/hyperkeep/hyperkeep/agent/extent"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/preflight"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+	"github.com/hyperkeep/hyperkeep/test/nbd"
+)
+
+// clean tells that nothing of a cycle is left on the host.
+func clean(g *WithT, t *testing.T, h *emulator.Host) {
+	t.Helper()
+	host := hyperv.New(seams(h))
+	ctx := context.WithoutCancel(t.Context())
+	g.Expect(host.Owned(ctx)).To(BeEmpty())
+	g.Expect(host.ReferencePoints(ctx, crmID)).To(BeEmpty())
+	vm, err := host.VM(ctx, crmID)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(vm.Checkpoints).To(BeEmpty())
+	for i, name := range []string{"system.vhdx", "data.vhdx"} {
+		g.Expect(vm.Disks[i].Path).To(Equal(`D:\VMs\crm\` + name))
+	}
+	files, err := h.Files().ReadDir(ctx, `D:\VMs\crm`)
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, f := range files {
+		g.Expect(f.Name()).NotTo(HaveSuffix(".avhdx"))
+	}
+}
+
+// interrupted is a session that does something when a method is called for the nth time.
+type interrupted struct {
+	wmi.Session
+	mu    sync.Mutex
+	calls map[string]int
+	when  map[string]func()
+}
+
+func (s *interrupted) Invoke(ctx context.Context, path, method string, in wmi.Params) (wmi.Result, error) {
+	s.mu.Lock()
+	s.calls[method]++
+	act := s.when[fmt.Sprintf("%s %d", method, s.calls[method])]
+	s.mu.Unlock()
+	result, err := s.Session.Invoke(ctx, path, method, in)
+	if act != nil {
+		act()
+	}
+	return result, err
+}
+
+func interrupting(s wmi.Session, when map[string]func()) *interrupted {
+	return &interrupted{Session: s, calls: map[string]int{}, when: when}
+}
+
+func TestACycleMeasuresAndLeavesNothing(t *testing.T) {
+	g := NewWithT(t)
+	h := open(t, oneVM())
+	p := of(seams(h))
+	r := p.Run(t.Context())
+	p.Cycle(t.Context(), r, "CRM")
+	g.Expect(r.ExitCode()).To(Equal(preflight.ExitReady), "%+v", r.Checks)
+	m := r.Cycle
+	g.Expect([]any{m.VM, m.Level, m.ReferencePointDisks, m.ReferencePointIDs}).To(Equal([]any{"crm", hyperv.Application, 2, 2}))
+	g.Expect(m.Disks).To(HaveLen(2))
+	for _, d := range m.Disks {
+		g.Expect([]any{d.Chain, d.Sampled, d.Changed, d.Missed}).To(Equal([]any{1, int64(mib), 0, 0}), d.Key)
+	}
+	g.Expect(check(r, preflight.SectionCycle, "clean up").Result).To(Equal(preflight.Passed))
+	g.Expect(check(r, preflight.SectionCycle, "changes of SCSI-0-0").Found).To(Equal("0 B reported, 0 of 16 sampled pieces changed, each of them reported"))
+	g.Expect(r.Open).NotTo(ContainElement(ContainSubstring("--vm")))
+	clean(g, t, h)
+}
+
+// deaf is a virtual-disk service whose change tracking noticed nothing.
+type deaf struct{ virtdisk.Service }
+
+func (deaf) Changes(_ context.Context, _, _ string, window extent.Extent) ([]extent.Extent, int64, error) {
+	return nil, window.Length, nil
+}
+
+// I3: a change that tracking does not tell is the worst that a host can do to an increment.
+func TestACycleFindsChangesThatTrackingMissed(t *testing.T) {
+	for name, c := range map[string]struct {
+		disks  func(virtdisk.Service) virtdisk.Service
+		result preflight.Result
+		missed int
+	}{
+		"tracking works":      {func(s virtdisk.Service) virtdisk.Service { return s }, preflight.Passed, 0},
+		"tracking misses all": {func(s virtdisk.Service) virtdisk.Service { return deaf{s} }, preflight.Failed, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			h := open(t, oneVM())
+			s := seams(h)
+			s.Disks = c.disks(s.Disks)
+			// The guest writes after the first checkpoint was taken.
+			s.Virtualization = interrupting(s.Virtualization, map[string]func(){"ConvertToReferencePoint 1": func() { write(t, h, 100<<10, 64<<10) }})
+			p := of(s)
+			r := p.Run(t.Context())
+			p.Cycle(t.Context(), r, crmID)
+			g.Expect(check(r, preflight.SectionCycle, "changes of SCSI-0-0").Result).To(Equal(c.result), "%+v", r.Checks)
+			g.Expect([]int{r.Cycle.Disks[0].Changed, r.Cycle.Disks[0].Missed}).To(Equal([]int{2, c.missed}))
+			clean(g, t, h)
+		})
+	}
+}
+
+// I4: a cycle that is stopped, wherever it is, takes back what it made.
+func TestACycleThatIsStoppedLeavesNothing(t *testing.T) {
+	for _, at := range []string{
+		"CreateSnapshot 1", "ModifySystemSettings 1", "ConvertToReferencePoint 1", "CreateSnapshot 2", "ModifySystemSettings 2",
+	} {
+		t.Run(at, func(t *testing.T) {
+			g := NewWithT(t)
+			h := open(t, oneVM())
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			s := seams(h)
+			s.Virtualization = interrupting(s.Virtualization, map[string]func(){at: stop})
+			p := of(s)
+			r := p.Run(ctx)
+			p.Cycle(ctx, r, "crm")
+			g.Expect(r.ExitCode()).To(Equal(preflight.ExitNotReady))
+			g.Expect(check(r, preflight.SectionCycle, "cycle").Found).To(ContainSubstring("canceled"))
+			g.Expect(check(r, preflight.SectionCycle, "clean up").Result).To(Equal(preflight.Passed), "%+v", check(r, preflight.SectionCycle, "clean up"))
+			clean(g, t, h)
+		})
+	}
+}
+
+func TestACycleFallsBackWhenTheGuestDoesNotQuiesce(t *testing.T) {
+	g := NewWithT(t)
+	h := open(t, oneVM())
+	h.Faults().FailNext(emulator.Fault{Method: "CreateSnapshot", JobError: 32768, Message: "A writer in the guest failed."})
+	p := of(seams(h))
+	r := p.Run(t.Context())
+	p.Cycle(t.Context(), r, "crm")
+	g.Expect(r.ExitCode()).To(Equal(preflight.ExitConcerns))
+	g.Expect(check(r, preflight.SectionCycle, "quiesce").Found).To(ContainSubstring("A writer in the guest failed."))
+	g.Expect(r.Cycle.Level).To(Equal(hyperv.Crash))
+	clean(g, t, h)
+}
+
+func TestACycleRefusesAMachineThatIsNotFree(t *testing.T) {
+	for name, c := range map[string]struct {
+		vm   string
+		want string
+	}{
+		"unknown":          {"nobody", `0 virtual machines are called "nobody"`},
+		"of a dead backup": {"crm", "not released yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			h := open(t, oneVM())
+			host := hyperv.New(seams(h))
+			intent, err := host.PrepareCheckpoint(t.Context(), crmID, hyperv.Crash)
+			g.Expect(err).NotTo(HaveOccurred())
+			_, err = host.Checkpoint(t.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: "dead", Level: hyperv.Crash, Intent: intent})
+			g.Expect(err).NotTo(HaveOccurred())
+			p := of(seams(h))
+			r := p.Run(t.Context())
+			p.Cycle(t.Context(), r, c.vm)
+			g.Expect(r.ExitCode()).To(Equal(preflight.ExitNotReady))
+			g.Expect(r.Checks[len(r.Checks)-2:]).To(ContainElement(HaveField("Found", ContainSubstring(c.want))))
+			g.Expect(host.Owned(t.Context())).To(HaveLen(1), "what is not its own it leaves alone")
+		})
+	}
+}
+
+// write writes to the system disk as its guest does.
+func write(t *testing.T, h *emulator.Host, offset int64, length int) {
+	t.Helper()
+	guest, err := nbd.Dial(filepath.Join(h.Mapping().Root, "crm", "system.vhdx.nbd"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer guest.Close()
+	if err := guest.WriteDurably([]byte(strings.Repeat("y", length)), offset); err != nil {
+		t.Error(err)
+	}
+}
