@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -24,6 +26,8 @@ const (
 // samples are the hashes of pieces of a disk by their offsets.
 type samples map[int64][sha256.Size]byte
 
+func (s samples) offsets() []int64 { return slices.Sorted(maps.Keys(s)) }
+
 // read reads the frozen disks of the first checkpoint in each way that there is, and compares.
 func (c *cycle) read(ctx context.Context, q *pass) error {
 	for _, disk := range q.disks {
@@ -32,6 +36,7 @@ func (c *cycle) read(ctx context.Context, q *pass) error {
 		if q.samples[disk.Key], err = c.sample(ctx, disk, &m); err != nil {
 			return err
 		}
+		c.readOtherwise(ctx, disk, q.samples[disk.Key], &m)
 		c.found.Disks = append(c.found.Disks, m)
 		c.tellRead(m)
 	}
@@ -182,11 +187,7 @@ func (c *cycle) missed(ctx context.Context, disk hyperv.FrozenDisk, changed exte
 		return err
 	}
 	defer func() { err = errors.Join(err, open.Close()) }()
-	var at []int64
-	for offset := range before {
-		at = append(at, offset)
-	}
-	after, err := hashes(ctx, open.Disk, open.Size(), at)
+	after, err := hashes(ctx, open.Disk, open.Size(), before.offsets())
 	if err != nil {
 		return err
 	}

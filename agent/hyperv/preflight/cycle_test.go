@@ -74,6 +74,10 @@ func TestACycleMeasuresAndLeavesNothing(t *testing.T) {
 	g.Expect([]any{m.VM, m.Level, m.ReferencePointDisks, m.ReferencePointIDs}).To(Equal([]any{"crm", hyperv.Application, 2, 2}))
 	g.Expect(m.Disks).To(HaveLen(2))
 	for _, d := range m.Disks {
+		g.Expect(d.Reads).To(HaveLen(3), "the files themselves, and both ways of the host")
+		for _, read := range d.Reads {
+			g.Expect(read.Problem).To(BeEmpty(), read.Way)
+		}
 		g.Expect([]any{d.Chain, d.Sampled, d.Changed, d.Missed}).To(Equal([]any{1, int64(mib), 0, 0}), d.Key)
 	}
 	g.Expect(check(r, preflight.SectionCycle, "clean up").Result).To(Equal(preflight.Passed))
@@ -114,6 +118,36 @@ func TestACycleFindsChangesThatTrackingMissed(t *testing.T) {
 			clean(g, t, h)
 		})
 	}
+}
+
+// otherwise is a virtual-disk service whose one way to read gives zeros, and whose other does not work.
+type otherwise struct{ virtdisk.Service }
+
+func (otherwise) Attach(_ context.Context, _ string, way virtdisk.Way) (virtdisk.Content, error) {
+	if way == virtdisk.AsDisk {
+		return nil, virtdisk.ErrInUse
+	}
+	return zeros{}, nil
+}
+
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+func (zeros) Size() int64                           { return 16 * mib }
+func (zeros) Close() error                          { return nil }
+
+func TestACycleFindsWaysToReadThatDoNotWork(t *testing.T) {
+	g := NewWithT(t)
+	h := open(t, oneVM())
+	s := seams(h)
+	s.Disks = otherwise{s.Disks}
+	p := of(s)
+	r := p.Run(t.Context())
+	p.Cycle(t.Context(), r, "crm")
+	g.Expect(r.ExitCode()).To(Equal(preflight.ExitConcerns))
+	g.Expect(check(r, preflight.SectionCycle, "read SCSI-0-0").Found).To(And(
+		ContainSubstring("Handle: gives other bytes than the files do"), ContainSubstring("Disk: the virtual disk is in use")))
+	clean(g, t, h)
 }
 
 // I4: a cycle that is stopped, wherever it is, takes back what it made.

@@ -46,8 +46,19 @@ func (r *Recorder) Session(namespace string, s wmi.Session) wmi.Session {
 	return recordedSession{r, namespace, s}
 }
 
-// Disks records the virtual-disk service.
-func (r *Recorder) Disks(s virtdisk.Service) virtdisk.Service { return recordedDisks{r, s} }
+// Disks records the virtual-disk service. It attaches disks where the other does; what is read from them is not recorded.
+func (r *Recorder) Disks(s virtdisk.Service) virtdisk.Service {
+	if attacher, able := s.(virtdisk.Attacher); able {
+		return attachingDisks{recordedDisks{r, s}, attacher}
+	}
+	return recordedDisks{r, s}
+}
+
+// attachingDisks is recordedDisks of a service that attaches disks.
+type attachingDisks struct {
+	recordedDisks
+	virtdisk.Attacher
+}
 
 // Files records what files there are, not what is in them.
 func (r *Recorder) Files(f hostfs.FS) hostfs.FS { return recordedFiles{f, r} }
