@@ -50,7 +50,7 @@ func (h *Host) describeCluster(ctx context.Context, info *HostInfo) error {
 		return err
 	}
 	r := &reader{Instance: found[0]}
-	info.Cluster = &Cluster{Name: r.text("Name"), BackupInProgress: r.flag("BackupInProgress")}
+	info.Cluster = &Cluster{Name: r.text("Name"), BackupInProgress: r.number("BackupInProgress") != 0}
 	if r.has("ClusterFunctionalLevel") { // Server 2012 R2 and later
 		info.Cluster.Level = int(r.number("ClusterFunctionalLevel"))
 	}

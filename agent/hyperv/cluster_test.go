@@ -51,7 +51,7 @@ func (l *lab) withCluster(level int64, resources ...wmi.Instance) *hyperv.Host {
 		Virtualization: l.host.Session(wmi.NamespaceVirtualization), CIM: l.host.Session(wmi.NamespaceCIMv2),
 		Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
 		Cluster: also{l.host.Session(wmi.NamespaceCluster), map[string][]wmi.Instance{
-			"MSCluster_Cluster":             {instance("MSCluster_Cluster", map[string]any{"Name": "CL1", "ClusterFunctionalLevel": level, "BackupInProgress": true})},
+			"MSCluster_Cluster":             {instance("MSCluster_Cluster", map[string]any{"Name": "CL1", "ClusterFunctionalLevel": level, "BackupInProgress": int64(1)})},
 			"MSCluster_ClusterSharedVolume": {instance("MSCluster_ClusterSharedVolume", map[string]any{"Name": `C:\ClusterStorage\Volume1`})},
 			"MSCluster_Resource":            resources,
 		}},

@@ -1,14 +1,20 @@
 package preflight
 
 import (
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // TestTheListOfCallsIsWhole reads the code that knows Hyper-V: every property that it reads, every method that it calls and every parameter that it gives
@@ -58,6 +64,52 @@ func TestTheListOfCallsIsWhole(t *testing.T) {
 	}
 }
 
+// kinds are the readers of the agent's code, and the types of properties that they read.
+var kinds = map[string]*regexp.Regexp{
+	"text": regexp.MustCompile(`^(string|datetime|ref|object)$`), "time": regexp.MustCompile(`^datetime$`),
+	"number": regexp.MustCompile(`^u?int\d+$`), "flag": regexp.MustCompile(`^bool$`),
+	"texts": regexp.MustCompile(`^(string|ref)\[\]$`), "first": regexp.MustCompile(`^(string|ref)\[\]$`),
+	"numbers": regexp.MustCompile(`^u?int\d+\[\]$`),
+}
+
+// TestPropertiesAreReadAsWhatTheyAre compares how the code reads a property with its type in the classes that it is read from.
+func TestPropertiesAreReadAsWhatTheyAre(t *testing.T) {
+	host, err := emulator.Open(t.TempDir(), emulator.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = host.Close() })
+	types := map[string]map[string]bool{}
+	for namespace, uses := range calls {
+		for _, u := range uses {
+			class, err := host.Session(namespace).(wmi.Describer).Describe(t.Context(), u.class)
+			if errors.Is(err, wmi.ErrInvalidNamespace) || errors.Is(err, wmi.ErrInvalidClass) {
+				continue // the emulated host is in no cluster, and does without some classes as the agent does
+			}
+			for _, name := range slices.Concat(u.reads, u.optional) {
+				if types[name] == nil {
+					types[name] = map[string]bool{}
+				}
+				types[name][class.Properties[name]] = true
+			}
+		}
+	}
+	read := 0
+	for _, r := range readSource(t).reads {
+		fits := kinds[r.reader]
+		if fits == nil || len(types[r.property]) == 0 {
+			continue
+		}
+		read++
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(types[r.property])), fits.MatchString) {
+			t.Errorf("%s reads %s as %s, and it is of the types %v", r.at, r.property, r.reader, types[r.property])
+		}
+	}
+	if read < 40 {
+		t.Fatalf("the code was not understood: %d properties are read", read)
+	}
+}
+
 type call struct {
 	at         token.Position
 	parameters []string
@@ -69,11 +121,18 @@ type source struct {
 	classes    map[string]token.Position
 	properties map[string]token.Position
 	methods    map[string]call
+	reads      []read
 }
 
-func readSource(t *testing.T) source {
+// read is one place where the code reads a property.
+type read struct {
+	at               token.Position
+	reader, property string
+}
+
+func readSource(t *testing.T) *source {
 	t.Helper()
-	s := source{files: token.NewFileSet(), classes: map[string]token.Position{}, properties: map[string]token.Position{}, methods: map[string]call{}}
+	s := &source{files: token.NewFileSet(), classes: map[string]token.Position{}, properties: map[string]token.Position{}, methods: map[string]call{}}
 	names, err := filepath.Glob("../*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +174,7 @@ var (
 	className = regexp.MustCompile(`\b(Msvm|Win32|MSCluster)_[A-Za-z]+\b`)
 )
 
-func (s source) see(c *ast.CallExpr) {
+func (s *source) see(c *ast.CallExpr) {
 	selector, ok := c.Fun.(*ast.SelectorExpr)
 	if !ok {
 		return
@@ -124,6 +183,7 @@ func (s source) see(c *ast.CallExpr) {
 	if readers[name] && len(c.Args) == 1 {
 		if property, ok := literal(c.Args[0]); ok {
 			s.properties[property] = s.files.Position(c.Pos())
+			s.reads = append(s.reads, read{s.files.Position(c.Pos()), name, property})
 		}
 	}
 	at, calls := callers[name]
@@ -147,7 +207,7 @@ func (s source) see(c *ast.CallExpr) {
 }
 
 // seeProperties takes note of the properties that a map[string]any sets in an embedded instance.
-func (s source) seeProperties(c *ast.CompositeLit) {
+func (s *source) seeProperties(c *ast.CompositeLit) {
 	if m, ok := c.Type.(*ast.MapType); !ok || len(c.Elts) == 0 {
 		return
 	} else if value, ok := m.Value.(*ast.Ident); !ok || value.Name != "any" {
