@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // ConfigFile is one file of a checkpoint's configuration.
@@ -23,6 +25,15 @@ func (h *Host) ConfigurationFiles(ctx context.Context, cp Checkpoint) ([]ConfigF
 	if err != nil {
 		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
 	}
+	out, err := h.configurationFiles(ctx, settings)
+	if err != nil {
+		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+	}
+	return out, nil
+}
+
+// configurationFiles lists the files of a settings object: the one that it names, and those of its stem.
+func (h *Host) configurationFiles(ctx context.Context, settings wmi.Instance) ([]ConfigFile, error) {
 	r := &reader{Instance: settings}
 	main := joinPath(r.text("ConfigurationDataRoot"), r.text("ConfigurationFile"))
 	if r.err != nil {
@@ -35,7 +46,7 @@ func (h *Host) ConfigurationFiles(ctx context.Context, cp Checkpoint) ([]ConfigF
 	}
 	entries, err := h.files.ReadDir(ctx, folder)
 	if err != nil {
-		return nil, fmt.Errorf("list the configuration of checkpoint %s: %w", cp.ID, err)
+		return nil, err
 	}
 	var out []ConfigFile
 	for _, entry := range entries {

@@ -13,8 +13,9 @@ import (
 // RestoreTarget says as what a VM is defined.
 type RestoreTarget struct {
 	Name string
-	// Folder is where Hyper-V keeps the configuration.
+	// Folder is where Hyper-V keeps the configuration, but for what has a folder of its own in Roots, by the property of the settings that names it.
 	Folder string
+	Roots  map[string]string
 	// Disks are the restored files by the places that they are attached at. Disks of the definition without a file here are not attached.
 	Disks []TargetDisk
 	// Tag is the uid of the task. A host has at most one VM of a tag.
@@ -165,6 +166,9 @@ func (h *Host) RemoveVM(ctx context.Context, tag string) error {
 		return err
 	}
 	vm, err := h.situation(ctx, id)
+	if errors.Is(err, ErrVMNotFound) {
+		return nil // gone since
+	}
 	if err != nil {
 		return fmt.Errorf("remove the virtual machine of task %s: %w", tag, err)
 	}
@@ -177,8 +181,7 @@ func (h *Host) RemoveVM(ctx context.Context, tag string) error {
 	if vm.State != Off {
 		return fmt.Errorf("remove %s: %w: it is %s, and only one that was never started is removed", vm.Name, ErrVMState, vm.State)
 	}
-	_, err = h.callService(ctx, managementService, "DestroySystem", wmi.Params{"AffectedSystem": vm.systemPath})
-	if err != nil && !errors.Is(err, wmi.ErrNotFound) {
+	if err := h.destroy(ctx, vm.systemPath); err != nil {
 		return fmt.Errorf("remove %s: %w", vm.Name, err)
 	}
 	return nil

@@ -37,6 +37,7 @@ const (
 	classPlanned        = "Msvm_PlannedComputerSystem"
 	classJob            = "Msvm_ConcreteJob"
 	// Msvm_ConcreteJob: JobType, and the JobState below which a job runs.
+	jobTypeDestroy    = 3
 	jobTypeImport     = 61
 	jobStateCompleted = 7
 )
@@ -169,6 +170,7 @@ func (h *Host) TryImport(ctx context.Context, im Import, t RestoreTarget) ([]str
 // RemoveImport destroys the planned VM of a task; nil when there is none. Without a File in im, only one that carries the mark is found. ErrBusy while an
 // import runs, which may be its.
 func (h *Host) RemoveImport(ctx context.Context, im Import, tag string) error {
+	im.ID = "" // what tried the import has another
 	h.importing.Lock()
 	defer h.importing.Unlock()
 	planned, err := h.awaitedPlanned(ctx, im, tag)
@@ -178,11 +180,22 @@ func (h *Host) RemoveImport(ctx context.Context, im Import, tag string) error {
 	if err != nil {
 		return fmt.Errorf("remove the planned virtual machine of task %s: %w", tag, err)
 	}
-	_, err = h.callService(ctx, managementService, "DestroySystem", wmi.Params{"AffectedSystem": planned.system})
-	if err != nil && !errors.Is(err, wmi.ErrNotFound) {
+	if err := h.destroy(ctx, planned.system); err != nil {
 		return fmt.Errorf("remove the planned virtual machine of task %s: %w", tag, err)
 	}
 	return nil
+}
+
+// destroy removes a VM, planned or not. One that is gone already is no error.
+func (h *Host) destroy(ctx context.Context, system string) error {
+	_, err := h.callService(ctx, managementService, "DestroySystem", wmi.Params{"AffectedSystem": system})
+	if err == nil || errors.Is(err, wmi.ErrNotFound) || errors.Is(err, wmi.ErrJobGone) {
+		return nil // whether it is really gone shows when its id or its files are used
+	}
+	if _, lookErr := h.virt.Get(ctx, system); errors.Is(lookErr, wmi.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // PlannedTags lists the tags of the planned VMs that carry our mark: what a sweeper compares with the tasks that live.

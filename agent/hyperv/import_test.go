@@ -105,6 +105,7 @@ func TestRemoveImportSurvivesEveryCrash(t *testing.T) {
 	var im hyperv.Import
 	for n, done := 1, false; !done && !t.Failed(); n++ {
 		l := newLab(t, oneVM())
+		l.wire.effects = true
 		im = l.prepareImport(l.staged(), "")
 		target := l.target("SCSI-0-0", "SCSI-0-1")
 		l.wire.cutAfter(n)
@@ -185,7 +186,7 @@ func TestTryImportSurvivesEveryCrash(t *testing.T) {
 	var im hyperv.Import
 	var target hyperv.RestoreTarget
 	crashTest{
-		files: oneVM,
+		files: oneVM, effects: true,
 		prepare: func(l *lab) {
 			im, target = l.prepareImport(l.staged(), crmID), l.target("SCSI-0-0", "SCSI-0-1")
 		},

@@ -170,6 +170,8 @@ func patient[T any](l *lab, call func() (T, error)) (T, error) {
 // crashTest is an operation that must survive the death of the agent anywhere.
 type crashTest struct {
 	files func() machines
+	// effects interrupts it after calls of methods only: reading leaves nothing behind.
+	effects bool
 	// prepare runs before the operation and is not interrupted.
 	prepare func(*lab)
 	// operation is interrupted, and then repeated as a restarted agent does.
@@ -184,6 +186,7 @@ func (c crashTest) run(t *testing.T) {
 	for n, done := 1, false; !done && !t.Failed(); n++ {
 		t.Run(fmt.Sprintf("after call %d", n), func(t *testing.T) {
 			l := newLab(t, c.files())
+			l.wire.effects = c.effects
 			c.prepare(l)
 			l.wire.cutAfter(n)
 			err := c.operation(l)

@@ -1,6 +1,7 @@
 package hyperv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,10 @@ type plannedVM struct {
 	system   string // path of the Msvm_PlannedComputerSystem
 	settings wmi.Instance
 }
+
+// dataRoots are the properties of Msvm_VirtualSystemSettingData that say where the files of a VM lie, its disks aside. GuestStateDataRoot came with
+// Server 2016.
+var dataRoots = []string{"ConfigurationDataRoot", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot", "GuestStateDataRoot"}
 
 // plannedSettings reads all planned VMs of the host, without their systems.
 func (h *Host) plannedSettings(ctx context.Context) ([]plannedVM, error) {
@@ -96,9 +101,9 @@ func (h *Host) plan(ctx context.Context, im Import, t RestoreTarget) (plannedVM,
 		return plannedVM{}, err
 	}
 	properties := map[string]any{"ElementName": t.Name, "Notes": markedNotes(notes, t.Tag)}
-	for _, root := range []string{"ConfigurationDataRoot", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot", "GuestStateDataRoot"} {
+	for _, root := range dataRoots {
 		if _, known := planned.settings.Properties[root]; known {
-			properties[root] = t.Folder
+			properties[root] = cmp.Or(t.Roots[root], t.Folder)
 		}
 	}
 	_, err = h.callService(ctx, managementService, "ModifySystemSettings", wmi.Params{
@@ -119,14 +124,22 @@ func (h *Host) awaitedPlanned(ctx context.Context, im Import, tag string) (plann
 	if !errors.Is(err, ErrVMNotFound) {
 		return planned, err
 	}
-	jobs, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE JobType=%d AND JobState<%d", classJob, jobTypeImport, jobStateCompleted))
-	if err != nil {
-		return plannedVM{}, fmt.Errorf("look for imports: %w", err)
-	}
-	if len(jobs) > 0 {
-		return plannedVM{}, fmt.Errorf("%w: an import", ErrBusy)
+	if err := h.noneRuns(ctx, jobTypeImport); err != nil {
+		return plannedVM{}, err
 	}
 	return h.findPlanned(ctx, im, tag)
+}
+
+// noneRuns is ErrBusy while the host has a job of a type: one that a call began whose answer was lost, or somebody else's.
+func (h *Host) noneRuns(ctx context.Context, jobType int) error {
+	jobs, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE JobType=%d AND JobState<%d", classJob, jobType, jobStateCompleted))
+	if err != nil {
+		return fmt.Errorf("look for jobs: %w", err)
+	}
+	if len(jobs) > 0 {
+		return fmt.Errorf("%w: the host imports or removes one", ErrBusy)
+	}
+	return nil
 }
 
 func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (plannedVM, error) {

@@ -14,7 +14,8 @@ import (
 type wire struct {
 	wmi.Session
 	mu      sync.Mutex
-	left    int // answers until the cut; 0 means no cut
+	left    int  // answers until the cut; 0 means no cut
+	effects bool // only the answers of methods are counted
 	isCut   bool
 	methods map[string]int // accepted calls
 	calls   int
@@ -47,10 +48,10 @@ func (w *wire) gone() error {
 }
 
 // lost tells whether the answer is lost.
-func (w *wire) lost() error {
+func (w *wire) lost(effect bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.left > 0 {
+	if w.left > 0 && (effect || !w.effects) {
 		w.left--
 		w.isCut = w.left == 0
 	}
@@ -61,19 +62,19 @@ func (w *wire) lost() error {
 }
 
 func (w *wire) Query(ctx context.Context, wql string) ([]wmi.Instance, error) {
-	return pass(w, func() ([]wmi.Instance, error) { return w.Session.Query(ctx, wql) })
+	return pass(w, false, func() ([]wmi.Instance, error) { return w.Session.Query(ctx, wql) })
 }
 
 func (w *wire) Get(ctx context.Context, path string) (wmi.Instance, error) {
-	return pass(w, func() (wmi.Instance, error) { return w.Session.Get(ctx, path) })
+	return pass(w, false, func() (wmi.Instance, error) { return w.Session.Get(ctx, path) })
 }
 
 func (w *wire) Associators(ctx context.Context, path, assoc, class string) ([]wmi.Instance, error) {
-	return pass(w, func() ([]wmi.Instance, error) { return w.Session.Associators(ctx, path, assoc, class) })
+	return pass(w, false, func() ([]wmi.Instance, error) { return w.Session.Associators(ctx, path, assoc, class) })
 }
 
 func (w *wire) Invoke(ctx context.Context, path, method string, in wmi.Params) (wmi.Result, error) {
-	return pass(w, func() (wmi.Result, error) {
+	return pass(w, true, func() (wmi.Result, error) {
 		w.mu.Lock()
 		code, refused := w.refuse[method]
 		w.mu.Unlock()
@@ -90,13 +91,13 @@ func (w *wire) Invoke(ctx context.Context, path, method string, in wmi.Params) (
 	})
 }
 
-func pass[T any](w *wire, call func() (T, error)) (T, error) {
+func pass[T any](w *wire, effect bool, call func() (T, error)) (T, error) {
 	var zero T
 	if err := w.gone(); err != nil {
 		return zero, err
 	}
 	out, err := call()
-	if lost := w.lost(); lost != nil {
+	if lost := w.lost(effect); lost != nil {
 		return zero, lost
 	}
 	return out, err
