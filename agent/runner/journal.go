@@ -55,7 +55,8 @@ type RestoreEntry struct {
 	Import      *hyperv.Import `json:"import,omitempty"`
 	// Written says that all files are complete.
 	Written bool `json:"written,omitempty"`
-	// Replacement is how an original is replaced, from the moment that this may have begun.
+	// Exchange is how an original gives way to an imported one, Replacement how it gets other disks: from the moment that this may have begun.
+	Exchange    *hyperv.Exchange    `json:"exchange,omitempty"`
 	Replacement *hyperv.Replacement `json:"replacement,omitempty"`
 	// Result is set when the restore succeeded: nothing is taken back any more, and nothing is done again.
 	Result *v1alpha1.RestoredVirtualMachine `json:"result,omitempty"`

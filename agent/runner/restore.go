@@ -286,17 +286,15 @@ func (r *restore) undo(ctx context.Context, entry Entry) error {
 	if made.Result != nil {
 		return r.journal.Delete(entry.Tag)
 	}
-	var err error
-	if made.Replacement != nil {
-		err = r.host.RollBackReplacement(ctx, *made.Replacement)
-	} else if made.Folder != "" {
-		err = r.removeNew(ctx, made)
-	}
-	if err != nil {
+	if err := r.takeBack(ctx, made); err != nil {
 		return fmt.Errorf("take the restore back: %w", err)
 	}
+	var err error
 	for _, file := range made.Files {
 		err = errors.Join(err, r.files.Remove(ctx, file))
+	}
+	if made.Exchange != nil {
+		err = errors.Join(err, r.host.DropAside(ctx, *made.Exchange))
 	}
 	err = errors.Join(err, r.unstage(ctx, made))
 	if made.Folder != "" {

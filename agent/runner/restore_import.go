@@ -142,14 +142,22 @@ func (r *restoreRun) notImported(reason error) error {
 	return r.journal.Put(r.entry)
 }
 
-// removeNew takes a new virtual machine back, planned or not.
-func (r *restore) removeNew(ctx context.Context, made *RestoreEntry) error {
+// takeBack undoes what Hyper-V knows of a restore: a new virtual machine, planned or not, goes, and a replaced one is as it was.
+func (r *restore) takeBack(ctx context.Context, made *RestoreEntry) error {
 	if made.Import != nil {
 		if err := patiently(ctx, func() error { return r.host.RemoveImport(ctx, *made.Import, made.ID) }); err != nil {
 			return err
 		}
 	}
-	return r.host.RemoveVM(ctx, made.ID)
+	switch {
+	case made.Replacement != nil:
+		return r.host.RollBackReplacement(ctx, *made.Replacement)
+	case made.Exchange != nil:
+		return patiently(ctx, func() error { return r.host.RollBackExchange(ctx, *made.Exchange, made.ID) })
+	case made.Folder != "":
+		return r.host.RemoveVM(ctx, made.ID)
+	}
+	return nil
 }
 
 // patiently repeats what another operation of the host stands in the way of.

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -109,6 +110,78 @@ func TestRestoreThroughHyperV(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestReplaceThroughHyperV replaces the original: by import, by other disks where Hyper-V refuses that, and not at all where everything fails.
+func TestReplaceThroughHyperV(t *testing.T) {
+	r := newRig(t)
+	wantSuccess(t, r.do("keeper", "probe", v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskProbe}))
+	wantSuccess(t, r.backup("first"))
+	original, content := r.machine("crm"), r.content("crm", "system.vhdx")
+	state := filepath.Join(r.dir, "crm", "Virtual Machines", original.ID+".vmgs")
+	taken, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(name string, change func(*v1alpha1.RestoreTask)) *v1alpha1.AgentTask {
+		return r.restore(name, "first", func(s *v1alpha1.RestoreTask) {
+			s.Name, s.Overwrite = "", v1alpha1.OverwriteReplace
+			if change != nil {
+				change(s)
+			}
+		})
+	}
+	expect := func(task *v1alpha1.AgentTask, method v1alpha1.RestoreMethod, reason string) {
+		t.Helper()
+		wantSuccess(t, task)
+		if got := task.Status.Restored; got.Method != method || !strings.Contains(got.MethodReason, reason) {
+			t.Errorf("restored by %s: %s", got.Method, got.MethodReason)
+		}
+		r.expectOnly(t, original.ID, content)
+	}
+	if err := os.WriteFile(state, []byte("what the guest has set since"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(replace("imported", nil), v1alpha1.RestoreImport, "")
+	if got, err := os.ReadFile(state); err != nil || string(got) != string(taken) {
+		t.Errorf("the UEFI variables are %q, %v", got, err)
+	}
+	r.host.Faults().FailNext(emulator.Fault{Method: "ImportSystemDefinition", JobError: 32768, Message: "0xDEAD"})
+	expect(replace("refused-at-once", nil), v1alpha1.RestoreSwapDisks, "0xDEAD")
+	r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xBEEF"})
+	expect(replace("refused-too-late", nil), v1alpha1.RestoreSwapDisks, "0xBEEF")
+	before := r.machine("crm")
+	r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xBEEF"})
+	r.host.Faults().FailNext(emulator.Fault{Method: "ModifyResourceSettings", ReturnValue: 32768, Times: 40})
+	if task := replace("failed", nil); task.Status.Failure == nil {
+		t.Error("the restore did not fail")
+	}
+	r.expectOnly(t, original.ID, content)
+	if after := r.machine("crm"); after.Disks[0].Path != before.Disks[0].Path {
+		t.Errorf("the virtual machine has %s instead of %s", after.Disks[0].Path, before.Disks[0].Path)
+	}
+}
+
+// expectOnly checks that the host has one virtual machine, with its content, and one disk and no other file of a restore.
+func (r *rig) expectOnly(t *testing.T, id string, content []byte) {
+	t.Helper()
+	vm := r.machine("crm")
+	if vm.ID != id || vm.State != hyperv.Off || len(vm.Disks) != 1 || r.planned() != 0 {
+		t.Fatalf("the virtual machine is %+v", vm)
+	}
+	name := vm.Disks[0].Path[strings.LastIndexByte(vm.Disks[0].Path, '\\')+1:]
+	if !bytes.Equal(r.content("crm", name), content) {
+		t.Error("the disk differs")
+	}
+	entries, err := os.ReadDir(filepath.Join(r.dir, "crm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !slices.Contains([]string{".hyperv", "vm.yaml", "Virtual Machines", "Snapshots", name}, e.Name()) {
+			t.Errorf("%s remains", e.Name())
+		}
+	}
 }
 
 // leavePlanned leaves a marked planned virtual machine, with no journal: a second agent of another time made it.

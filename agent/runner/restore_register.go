@@ -34,28 +34,6 @@ func (r *restoreRun) register(ctx context.Context) error {
 	return r.succeeded(&defined, v1alpha1.RestoreDefine)
 }
 
-// replace turns the original off and gives it the restored disks. Its old ones stay aside until the restore has succeeded.
-func (r *restoreRun) replace(ctx context.Context) error {
-	if r.entry.Restore.Replacement == nil {
-		plan, err := r.host.PlanReplacement(ctx, r.image.Manifest().VM.ID, r.targetDisks(), &r.definition)
-		if err != nil {
-			return err
-		}
-		r.entry.Restore.Replacement = &plan
-		if err := r.journal.Put(r.entry); err != nil {
-			return err
-		}
-	}
-	if err := r.host.Replace(ctx, *r.entry.Restore.Replacement); err != nil {
-		return err
-	}
-	vm, err := r.host.VM(ctx, r.entry.Restore.Replacement.VMID)
-	if err != nil {
-		return err
-	}
-	return r.succeeded(&hyperv.Restored{VM: vm}, v1alpha1.RestoreSwapDisks)
-}
-
 // succeeded journals the result: from now on nothing is taken back, and nothing is done again.
 func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMethod) error {
 	for _, warning := range made.Warnings {
@@ -85,10 +63,8 @@ func (r *restoreRun) finish(ctx context.Context) error {
 	ctx, end := committed(ctx)
 	defer end()
 	r.report.TryStep(ctx, "Finish")
-	if replaced := r.entry.Restore.Replacement; replaced != nil {
-		if err := r.host.FinishReplacement(ctx, *replaced); err != nil {
-			r.report.Warn("ReplacedDisksRemain", "The restore succeeded; the replaced disks could not be deleted: %v.", err)
-		}
+	if err := r.finishReplaced(ctx, r.entry.Restore); err != nil {
+		r.report.Warn("ReplacedDisksRemain", "The restore succeeded; what it replaced could not be deleted: %v.", err)
 	}
 	if err := r.unstage(ctx, r.entry.Restore); err != nil {
 		r.report.Warn("ConfigurationFilesRemain", "The restore succeeded; the files in %s could not be deleted: %v.", r.entry.Restore.Staging, err)

@@ -1,0 +1,124 @@
+package runner
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+)
+
+// replace gives the original's id to what the image has. What it was stays aside until the restore has succeeded. Where an import cannot do it, the original
+// is kept and gets the restored disks.
+func (r *restoreRun) replace(ctx context.Context) error {
+	imported, err := r.exchange(ctx)
+	if err != nil {
+		return err
+	}
+	if imported != nil {
+		return r.succeeded(imported, v1alpha1.RestoreImport)
+	}
+	if r.entry.Restore.Replacement == nil {
+		plan, err := r.host.PlanReplacement(ctx, r.image.Manifest().VM.ID, r.targetDisks(), &r.definition)
+		if err != nil {
+			return err
+		}
+		r.entry.Restore.Replacement = &plan
+		if err := r.journal.Put(r.entry); err != nil {
+			return err
+		}
+	}
+	if err := r.host.Replace(ctx, *r.entry.Restore.Replacement); err != nil {
+		return err
+	}
+	vm, err := r.host.VM(ctx, r.entry.Restore.Replacement.VMID)
+	if err != nil {
+		return err
+	}
+	return r.succeeded(&hyperv.Restored{VM: vm}, v1alpha1.RestoreSwapDisks)
+}
+
+// exchange lets an imported virtual machine take the original's place. It returns none when that cannot be: then the original is there as it was, and the
+// journal says why.
+func (r *restoreRun) exchange(ctx context.Context) (*hyperv.Restored, error) {
+	made := r.entry.Restore
+	if made.NotImported != "" {
+		return nil, nil
+	}
+	target := hyperv.RestoreTarget{
+		Name: r.name, Disks: r.targetDisks(), Tag: made.ID, KeepNetworks: true, Switches: r.switches(),
+	}
+	if made.Exchange == nil {
+		if err := r.planExchange(ctx, target); err != nil || made.NotImported != "" {
+			return nil, err
+		}
+	}
+	var out hyperv.Restored
+	err := patiently(ctx, func() (err error) {
+		out, err = r.host.Exchange(ctx, *made.Exchange, target)
+		return err
+	})
+	if errors.Is(err, hyperv.ErrImportRefused) {
+		return nil, r.exchangeRefused(ctx, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// planExchange tries the import beside the original, which goes on running, and journals the exchange when it would work.
+func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarget) error {
+	made := r.entry.Restore
+	if made.Import == nil {
+		im, err := r.host.PrepareImport(ctx, made.Config[0], r.image.Manifest().VM.ID, r.definition.Name)
+		if err != nil {
+			return err
+		}
+		made.Import = &im
+		if err := r.journal.Put(r.entry); err != nil {
+			return err
+		}
+	}
+	plan, err := r.host.PlanExchange(ctx, *made.Import, target.Disks, made.Staging+"-replaced")
+	if err == nil {
+		target.Roots = plan.Aside.Roots
+		err = patiently(ctx, func() error {
+			_, err := r.host.TryImport(ctx, *made.Import, target)
+			return err
+		})
+	}
+	if errors.Is(err, hyperv.ErrImportRefused) {
+		return r.notImported(err)
+	}
+	if err != nil {
+		return err
+	}
+	made.Exchange = &plan
+	return r.journal.Put(r.entry)
+}
+
+// exchangeRefused puts the original back. Only when that is done does the journal forget the exchange.
+func (r *restoreRun) exchangeRefused(ctx context.Context, refusal error) error {
+	made := r.entry.Restore
+	err := patiently(ctx, func() error { return r.host.RollBackExchange(ctx, *made.Exchange, made.ID) })
+	if err == nil {
+		err = r.host.DropAside(ctx, *made.Exchange)
+	}
+	if err != nil {
+		return errors.Join(refusal, err)
+	}
+	made.Exchange = nil
+	return r.notImported(refusal)
+}
+
+// finishReplaced deletes what was kept aside of a replaced virtual machine.
+func (r *restore) finishReplaced(ctx context.Context, made *RestoreEntry) error {
+	switch {
+	case made.Exchange != nil:
+		return r.host.FinishExchange(ctx, *made.Exchange)
+	case made.Replacement != nil:
+		return r.host.FinishReplacement(ctx, *made.Replacement)
+	}
+	return nil
+}
