@@ -74,17 +74,13 @@ func (h *Host) PlanExchange(ctx context.Context, im Import, disks []TargetDisk, 
 
 // exchangeable tells whether a VM can be removed and imported again without losing anything.
 func (h *Host) exchangeable(ctx context.Context, vmID string) error {
-	info, err := h.Info(ctx)
-	if err != nil {
-		return err
-	}
-	vm, err := h.vm(ctx, vmID)
+	vm, err := h.VM(ctx, vmID)
 	if err != nil {
 		return err
 	}
 	switch {
-	case info.ClusterFunctionalLevel > 0:
-		return fmt.Errorf("%w: the host is in a failover cluster, whose resources name the virtual machine", ErrImportRefused)
+	case vm.Cluster != nil:
+		return fmt.Errorf("%w: a failover cluster has a resource for it, which would be left without it", ErrImportRefused)
 	case vm.Replica != ReplicaNone:
 		return fmt.Errorf("%w: its replication would end", ErrImportRefused)
 	}

@@ -110,11 +110,16 @@ func TestRollBackExchangeSurvivesEveryCrash(t *testing.T) {
 }
 
 func TestExchangeIsRefused(t *testing.T) {
-	plan := func(l *lab) error {
+	planOn := func(h *hyperv.Host) error {
 		im := hyperv.Import{File: `D:\VMs\staging\x.vmcx`, ID: crmID, Name: "crm"}
-		_, err := l.PlanExchange(t.Context(), im, []hyperv.TargetDisk{{Key: "SCSI-0-0", Path: `D:\VMs\crm\new.vhdx`}}, `D:\VMs\aside`)
+		_, err := h.PlanExchange(t.Context(), im, []hyperv.TargetDisk{{Key: "SCSI-0-0", Path: `D:\VMs\crm\new.vhdx`}}, `D:\VMs\aside`)
 		return err
 	}
+	plan := func(l *lab) error { return planOn(l.Host) }
+	t.Run("of a VM that a cluster has a resource for", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		l.Expect(planOn(l.withCluster(10, vmResource(crmID, "HV01")))).To(MatchError(hyperv.ErrImportRefused))
+	})
 	t.Run("of a VM with a disk that cannot be put back", func(t *testing.T) {
 		l := newLab(t, oneVM().with("- path: data.vhdx", "- passThrough: 1\n  sizeBytes: 1048576"))
 		l.Expect(plan(l)).To(MatchError(hyperv.ErrImportRefused))
