@@ -10,7 +10,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/image/internal/storage"
 )
 
-// Location says where a repository lives: a directory or a bucket. Printing one shows no credential.
+// Location says where a repository lives, in exactly one way. Printing one shows no credential.
 type Location = storage.Location
 
 // FilesystemLocation is a repository in a directory.
@@ -18,6 +18,12 @@ type FilesystemLocation = storage.FilesystemLocation
 
 // S3Location is a repository in a bucket of an S3-compatible object store.
 type S3Location = storage.S3Location
+
+// AzureLocation is a repository in a container of Azure Blob Storage.
+type AzureLocation = storage.AzureLocation
+
+// GCSLocation is a repository in a bucket of Google Cloud Storage.
+type GCSLocation = storage.GCSLocation
 
 // Compression says how much work goes into making leaves smaller. Every choice leaves data alone that a sample shows to be
 // incompressible.
@@ -84,8 +90,8 @@ func (o Options) storage(l Location) storage.Settings {
 // packSize is how many bytes of chunks go into one blob: large for object stores, where requests cost, smaller for file servers, where
 // a pack is written and synced as one file.
 func packSize(l Location) int64 {
-	if l.S3 != nil {
-		return 64 << 20
+	if l.Filesystem != nil {
+		return 32 << 20
 	}
-	return 32 << 20
+	return 64 << 20
 }

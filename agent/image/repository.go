@@ -147,6 +147,20 @@ func (r *Repository) refresh(ctx context.Context) error {
 	return damaged(r.session.Refresh(ctx), "refresh repository")
 }
 
+// StorageFacts are what a test of a storage showed.
+type StorageFacts = storage.Facts
+
+// StorageAbility is something that a storage may lack.
+type StorageAbility = storage.Ability
+
+// TestStorage finds out whether the storage has what backups rely on. It writes, overwrites and deletes a blob of its own.
+func (r *Repository) TestStorage(ctx context.Context) (StorageFacts, error) {
+	if r.opts.AppendOnly {
+		return StorageFacts{}, fmt.Errorf("test the storage: %w", ErrAppendOnly)
+	}
+	return r.session.store.Test(ctx)
+}
+
 // Stats is what a repository holds.
 type Stats struct {
 	UniqueID    string

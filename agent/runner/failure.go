@@ -72,6 +72,8 @@ var known = []struct {
 	{virtdisk.ErrDisconnected, "HyperVUnreachable", v1alpha1.FailureRetry, "check that the Hyper-V services of the host run"},
 	{image.ErrWrongPassword, v1alpha1.ReasonWrongPassword, v1alpha1.FailureStall, "put the repository's own password into its Secret"},
 	{image.ErrAccessDenied, v1alpha1.ReasonAccessDenied, v1alpha1.FailureStall, "check the credential in the repository's Secret and the rights on its location"},
+	{image.ErrNoLock, v1alpha1.ReasonObjectLockMissing, v1alpha1.FailureStall, ""},
+	{image.ErrLocked, v1alpha1.ReasonImageLocked, v1alpha1.FailureRetry, ""},
 	{image.ErrNotUsable, v1alpha1.ReasonRepositoryUnusable, v1alpha1.FailureStall, "correct the repository's location"},
 	{image.ErrNoRepository, v1alpha1.ReasonRepositoryNotFound, v1alpha1.FailureStall, "the keeper makes the repository once it is ready; if it was there before, bring its files back"},
 	{image.ErrFull, v1alpha1.ReasonRepositoryFull, v1alpha1.FailureRetry, "free space at the repository, or let images expire sooner"},

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -23,14 +25,18 @@ func RunKeeper(ctx context.Context, opts Options) error {
 	}
 	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Keeper: true, Options: a.Image}
 	return a.run(ctx, map[v1alpha1.TaskKind]Handler{
-		v1alpha1.TaskProbe:       &probe{repositories},
+		v1alpha1.TaskProbe:       &probe{repositories: repositories, clock: a.claim.Clock},
 		v1alpha1.TaskVerify:      &verify{repositories},
 		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, claim: a.claim},
 	}, func(*Tasks) []manager.Runnable { return nil })
 }
 
-// probe opens a repository, making it when there is none yet, and tells what is in it.
-type probe struct{ repositories *Repositories }
+// probe opens a repository, making it when there is none yet, and tells what is in it. If asked, it tests the storage and makes new images
+// immutable.
+type probe struct {
+	repositories *Repositories
+	clock        clock.PassiveClock
+}
 
 func (p *probe) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
 	if err := report.Step(ctx, "Probe"); err != nil {
@@ -41,18 +47,52 @@ func (p *probe) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repor
 		return err
 	}
 	return closing(ctx, repository, func(repository *image.Repository) error {
+		asked := task.Spec.Probe
+		if asked == nil {
+			asked = &v1alpha1.ProbeTask{}
+		}
+		facts, err := p.test(ctx, repository, asked)
+		if err != nil {
+			return err
+		}
+		if err := repository.Protect(ctx, immutabilityOf(asked.Immutability)); err != nil {
+			return err
+		}
 		stats, err := repository.Stats(ctx)
 		if err != nil {
 			return err
 		}
 		result := v1alpha1.ProbeResult{
-			RepositoryID: stats.UniqueID, Images: int32(stats.Images), StoredBytes: stats.StoredBytes,
+			RepositoryID: stats.UniqueID, Images: int32(stats.Images), StoredBytes: stats.StoredBytes, Storage: facts,
 		}
 		if stats.CapacityBytes > 0 {
 			result.FreeBytes = ptr.To(stats.FreeBytes)
 		}
 		return report.Probe(ctx, result)
 	})
+}
+
+// test tests the storage, if that is asked for.
+func (p *probe) test(ctx context.Context, repository *image.Repository, asked *v1alpha1.ProbeTask) (*v1alpha1.StorageFacts, error) {
+	if !asked.TestStorage {
+		return nil, nil
+	}
+	found, err := repository.TestStorage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := &v1alpha1.StorageFacts{TestTime: metav1.NewTime(p.clock.Now()), ClockDriftSeconds: int64(found.ClockDrift / time.Second)}
+	for _, ability := range found.Lacks {
+		facts.Lacks = append(facts.Lacks, v1alpha1.StorageAbility(ability))
+	}
+	return facts, nil
+}
+
+func immutabilityOf(wanted *v1alpha1.Immutability) image.Immutability {
+	if wanted == nil {
+		return image.Immutability{}
+	}
+	return image.Immutability{Mode: image.LockMode(wanted.Mode), Period: time.Duration(wanted.RetentionDays) * 24 * time.Hour}
 }
 
 // deleteImage deletes one image, and frees the space of those that were deleted long ago. An image that is not there is deleted already.

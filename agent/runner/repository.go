@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -76,13 +77,26 @@ func (r *Repositories) location(at v1alpha1.RepositoryLocation, secret *corev1.S
 		}
 		return image.Location{Filesystem: &image.FilesystemLocation{Path: path}}
 	}
+	value := func(key string) string { return string(secret.Data[key]) }
+	switch {
+	case at.Azure != nil:
+		return image.Location{Azure: &image.AzureLocation{
+			Account: at.Azure.Account, Container: at.Azure.Container, Prefix: at.Azure.Prefix, Domain: at.Azure.Domain,
+			Insecure: at.Azure.Transport == plainText, SASToken: strings.TrimPrefix(value(v1alpha1.SecretKeySASToken), "?"),
+		}}
+	case at.GCS != nil:
+		return image.Location{GCS: &image.GCSLocation{
+			Bucket: at.GCS.Bucket, Prefix: at.GCS.Prefix, ServiceAccountKey: secret.Data[v1alpha1.SecretKeyServiceAccountKey],
+		}}
+	}
 	return image.Location{S3: &image.S3Location{
-		Endpoint: at.S3.Endpoint, Bucket: at.S3.Bucket, Prefix: at.S3.Prefix, Region: at.S3.Region,
-		Insecure:        at.S3.Transport == "PlainText",
-		AccessKeyID:     string(secret.Data[v1alpha1.SecretKeyAccessKeyID]),
-		SecretAccessKey: string(secret.Data[v1alpha1.SecretKeySecretAccessKey]),
+		Endpoint: at.S3.Endpoint, Bucket: at.S3.Bucket, Prefix: at.S3.Prefix, Region: at.S3.Region, Insecure: at.S3.Transport == plainText,
+		AccessKeyID: value(v1alpha1.SecretKeyAccessKeyID), SecretAccessKey: value(v1alpha1.SecretKeySecretAccessKey),
 	}}
 }
+
+// plainText is the transport without TLS.
+const plainText = "PlainText"
 
 // with opens a repository for the length of one call.
 func (r *Repositories) with(ctx context.Context, ref *v1alpha1.TaskRepository, use func(*image.Repository) error) (err error) {

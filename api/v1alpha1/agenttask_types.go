@@ -34,7 +34,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.kind == oldSelf.kind && self.deadline == oldSelf.deadline && self.owner == oldSelf.owner",message="a task cannot be changed, only canceled"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled task stays canceled",fieldPath=".cancel"
-// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release')",message="the payload does not fit the kind"
+// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release') && (!has(self.probe) || self.kind == 'Probe')",message="the payload does not fit the kind"
 type AgentTaskSpec struct {
 	// kind of the work.
 	// +required
@@ -64,6 +64,10 @@ type AgentTaskSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
 	Release *ReleaseTask `json:"release,omitempty"`
+	// probe is the payload of kind Probe.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Probe *ProbeTask `json:"probe,omitempty"`
 	// image is the payload of kinds DeleteImage and Verify.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
@@ -210,6 +214,16 @@ type ReleaseTask struct {
 	Tag string `json:"tag,omitempty"`
 }
 
+// ProbeTask says what a probe does besides looking.
+type ProbeTask struct {
+	// testStorage has the storage tested for what backups rely on.
+	// +optional
+	TestStorage bool `json:"testStorage,omitempty"`
+	// immutability that new images get.
+	// +optional
+	Immutability *Immutability `json:"immutability,omitempty"`
+}
+
 // ImageTask is about one image.
 type ImageTask struct {
 	// imageID of the image.
@@ -284,6 +298,9 @@ type ProbeResult struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	FreeBytes *int64 `json:"freeBytes,omitempty"`
+	// storage is what the test showed, if there was one.
+	// +optional
+	Storage *StorageFacts `json:"storage,omitempty"`
 }
 
 // AgentTask is one piece of work for the agent in whose namespace it lies: the delegation between the manager, which writes the spec, and that

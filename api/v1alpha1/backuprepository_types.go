@@ -2,7 +2,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Reasons of a BackupRepository. Its conditions are Ready, Reconciling and Stalled.
+// Reasons of a BackupRepository. Its conditions are Ready, Reconciling, Stalled and Dependable.
 const (
 	ReasonReachable             = "Reachable"
 	ReasonSecretNotFound        = "SecretNotFound"
@@ -15,17 +15,34 @@ const (
 	ReasonAccessDenied          = "AccessDenied"
 	ReasonWrongPassword         = "WrongPassword"
 	ReasonRepositoryReplaced    = "RepositoryReplaced"
+	ReasonObjectLockMissing     = "ObjectLockMissing"
+	// ReasonImageLocked is the failure of deleting an image that is immutable yet.
+	ReasonImageLocked = "ImageLocked"
 )
 
-// Keys of the Secret that a repository names.
+// ConditionDependable says whether the storage of a repository has what backups rely on. It is absent until the keeper has tested that.
 const (
-	SecretKeyPassword        = "password"
-	SecretKeyAccessKeyID     = "accessKeyID"
-	SecretKeySecretAccessKey = "secretAccessKey"
+	ConditionDependable = "Dependable"
+
+	ReasonTested = "Tested"
+	ReasonLacks  = "Lacks"
 )
+
+// Keys of the Secret that a repository names: the password, and what the kind of the location asks for.
+const (
+	SecretKeyPassword          = "password"
+	SecretKeyAccessKeyID       = "accessKeyID"
+	SecretKeySecretAccessKey   = "secretAccessKey"
+	SecretKeySASToken          = "sasToken"
+	SecretKeyServiceAccountKey = "serviceAccountKey"
+)
+
+// SecretKeyKeeperPrefix starts the keys of what the keeper uses in place of what agents use: keeper.accessKeyID in place of accessKeyID. Agents
+// never get those.
+const SecretKeyKeeperPrefix = "keeper."
 
 // RepositoryLocation says where the bytes are, in exactly one way.
-// +kubebuilder:validation:ExactlyOneOf=filesystem;s3
+// +kubebuilder:validation:ExactlyOneOf=filesystem;s3;azure;gcs
 type RepositoryLocation struct {
 	// filesystem is a folder: a local one, or a share that is mounted.
 	// +optional
@@ -33,6 +50,12 @@ type RepositoryLocation struct {
 	// s3 is a bucket of an S3-compatible store.
 	// +optional
 	S3 *S3Location `json:"s3,omitempty"`
+	// azure is a container of Azure Blob Storage.
+	// +optional
+	Azure *AzureLocation `json:"azure,omitempty"`
+	// gcs is a bucket of Google Cloud Storage.
+	// +optional
+	GCS *GCSLocation `json:"gcs,omitempty"`
 }
 
 // FilesystemLocation is a folder.
@@ -77,8 +100,78 @@ type S3Location struct {
 	Transport string `json:"transport,omitempty"`
 }
 
+// AzureLocation is a container of Azure Blob Storage.
+type AzureLocation struct {
+	// account is the name of the storage account.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]+$`
+	Account string `json:"account,omitempty"`
+	// container that exists already.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Container string `json:"container,omitempty"`
+	// prefix of all blob names, such as hyperkeep/.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Prefix string `json:"prefix,omitempty"`
+	// domain of the service, where it is not blob.core.windows.net.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.contains('/')",message="domain is a host, without https:// and without a path"
+	Domain string `json:"domain,omitempty"`
+	// transport is TLS or, for tests only, PlainText.
+	// +optional
+	// +kubebuilder:default=TLS
+	// +kubebuilder:validation:Enum=TLS;PlainText
+	Transport string `json:"transport,omitempty"`
+}
+
+// GCSLocation is a bucket of Google Cloud Storage.
+type GCSLocation struct {
+	// bucket that exists already.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=222
+	Bucket string `json:"bucket,omitempty"`
+	// prefix of all object names, such as hyperkeep/.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// ImmutabilityMode says whom a lock stops.
+// +kubebuilder:validation:Enum=Governance;Compliance
+type ImmutabilityMode string
+
+// Governance stops everybody but who has the store's special right to lift locks, Compliance everybody.
+const (
+	ImmutabilityGovernance ImmutabilityMode = "Governance"
+	ImmutabilityCompliance ImmutabilityMode = "Compliance"
+)
+
+// Immutability locks images against everybody, whatever credential is stolen.
+//
+// +kubebuilder:validation:XValidation:rule="self.retentionDays >= oldSelf.retentionDays",message="immutability can be extended, never shortened",fieldPath=".retentionDays"
+// +kubebuilder:validation:XValidation:rule="self.mode == 'Compliance' || oldSelf.mode == 'Governance'",message="Compliance cannot be weakened",fieldPath=".mode"
+type Immutability struct {
+	// retentionDays is for how long a new image cannot be deleted or changed.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3650
+	RetentionDays int32 `json:"retentionDays,omitempty"`
+	// mode of the locks.
+	// +optional
+	// +kubebuilder:default=Compliance
+	Mode ImmutabilityMode `json:"mode,omitempty"`
+}
+
 // BackupRepositorySpec says where images live, and who may use them.
 //
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.immutability) || has(self.immutability)",message="immutability can be extended, never removed",fieldPath=".immutability"
+// +kubebuilder:validation:XValidation:rule="!has(self.immutability) || !has(self.location.filesystem)",message="files in a folder cannot be locked: use a bucket with object lock",fieldPath=".immutability"
 // +kubebuilder:validation:XValidation:rule="self.location == oldSelf.location",message="the location of a repository cannot change: its images are there. Make another repository"
 type BackupRepositorySpec struct {
 	// location of the bytes.
@@ -86,7 +179,8 @@ type BackupRepositorySpec struct {
 	Location RepositoryLocation `json:"location,omitzero"`
 
 	// secretName names the Secret, in the manager's namespace, with the key password (it encrypts every image: without it nothing can be
-	// restored) and, for S3, accessKeyID and secretAccessKey.
+	// restored) and, for s3, accessKeyID and secretAccessKey; for azure, sasToken; for gcs, serviceAccountKey. Agents get those. The keeper gets
+	// the ones with keeper. before the name, where the Secret has them: then agents need no right to delete.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -102,6 +196,10 @@ type BackupRepositorySpec struct {
 	// +kubebuilder:validation:items:MaxLength=63
 	AllowedNamespaces []string `json:"allowedNamespaces,omitempty"`
 
+	// immutability locks images. The store must be able to: a bucket with object lock. It can be extended, never shortened.
+	// +optional
+	Immutability *Immutability `json:"immutability,omitempty"`
+
 	// probeIntervalSeconds is how often the keeper checks the repository.
 	// +optional
 	// +kubebuilder:default=300
@@ -110,9 +208,46 @@ type BackupRepositorySpec struct {
 	ProbeIntervalSeconds int32 `json:"probeIntervalSeconds,omitempty"`
 }
 
+// StorageAbility is something that backups rely on, or that makes them safer.
+// +kubebuilder:validation:Enum=ReadAfterWrite;ListAfterWrite;ConditionalCreate;DurableNames;Clock;ObjectLock;SeparateCredentials
+type StorageAbility string
+
+// What a storage may lack.
+const (
+	// AbilityReadAfterWrite: what was written, overwritten or deleted is seen so at once.
+	AbilityReadAfterWrite StorageAbility = "ReadAfterWrite"
+	// AbilityListAfterWrite: what was written is in the next listing.
+	AbilityListAfterWrite StorageAbility = "ListAfterWrite"
+	// AbilityConditionalCreate: the storage creates without ever overwriting.
+	AbilityConditionalCreate StorageAbility = "ConditionalCreate"
+	// AbilityDurableNames: a new file's name survives a power cut once it was synced.
+	AbilityDurableNames StorageAbility = "DurableNames"
+	// AbilityClock: the clocks of storage and keeper agree.
+	AbilityClock StorageAbility = "Clock"
+	// AbilityObjectLock: what is written can be locked.
+	AbilityObjectLock StorageAbility = "ObjectLock"
+	// AbilitySeparateCredentials: agents have another credential than the keeper.
+	AbilitySeparateCredentials StorageAbility = "SeparateCredentials"
+)
+
+// StorageFacts is what a test of the storage showed.
+type StorageFacts struct {
+	// testTime is when it was tested.
+	// +required
+	TestTime metav1.Time `json:"testTime,omitzero"`
+	// lacks are the abilities that it does not have.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	Lacks []StorageAbility `json:"lacks,omitempty"`
+	// clockDriftSeconds is how far the storage's clock is ahead of the keeper's.
+	// +optional
+	ClockDriftSeconds int64 `json:"clockDriftSeconds,omitempty"`
+}
+
 // BackupRepositoryStatus is what the keeper found.
 type BackupRepositoryStatus struct {
-	// conditions are Ready, Reconciling and Stalled.
+	// conditions are Ready, Reconciling, Stalled and Dependable.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -123,6 +258,10 @@ type BackupRepositoryStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// storage is what the keeper's last test of the storage showed.
+	// +optional
+	Storage *StorageFacts `json:"storage,omitempty"`
 
 	// repositoryID identifies the repository itself. When it changes, somebody put another one in its place.
 	// +optional

@@ -44,6 +44,7 @@ func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string
 			Kind:     v1alpha1.TaskProbe,
 			Owner:    v1alpha1.TaskOwner{Kind: ownerKind, Name: repository.Name, UID: string(repository.UID)},
 			Deadline: report.Time(r.Clock.Now().Add(probeDeadline)),
+			Probe:    &v1alpha1.ProbeTask{TestStorage: testDue(repository, r.Clock.Now()), Immutability: repository.Spec.Immutability},
 			Repository: &v1alpha1.TaskRepository{
 				Name: repository.Name, Location: repository.Spec.Location, RepositoryID: repository.Status.RepositoryID,
 				SecretName: delegation.CredentialName(repository.Name),

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,35 +28,62 @@ const (
 	redistribute = 10 * time.Minute
 )
 
-// credential is what agents need of an administrator's Secret. It formats without its values.
+// credential is what agents and the keeper need of an administrator's Secret. It formats without its values.
 type credential struct {
 	// version changes whenever the Secret does. It says nothing about the values. Empty when there is no Secret.
 	version string
 	// missing are the keys that the Secret lacks.
 	missing []string
-	values  map[string][]byte
+	// agents and keeper are what each gets, under the same keys.
+	agents, keeper map[string][]byte
+	// separate says that agents get other keys than the keeper, none of which need give the right to delete. A folder has none.
+	separate bool
 }
 
 // String keeps the values out of whatever prints the credential.
 func (c credential) String() string { return "credential " + c.version }
 
-// credentialFrom takes no more than is needed: the Secret may hold other things.
+// credentialFrom takes no more than is needed: the Secret may hold other things. What the keeper has under a prefix of its own must be there whole
+// or not at all.
 func credentialFrom(secret *corev1.Secret, location v1alpha1.RepositoryLocation) credential {
 	if secret == nil {
 		return credential{}
 	}
-	keys := []string{v1alpha1.SecretKeyPassword}
-	if location.S3 != nil {
-		keys = append(keys, v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccessKey)
+	password := secret.Data[v1alpha1.SecretKeyPassword]
+	c := credential{
+		version: string(secret.UID) + "/" + secret.ResourceVersion,
+		agents:  map[string][]byte{v1alpha1.SecretKeyPassword: password}, keeper: map[string][]byte{v1alpha1.SecretKeyPassword: password},
 	}
-	c := credential{version: string(secret.UID) + "/" + secret.ResourceVersion, values: map[string][]byte{}}
+	keys := keysOf(location)
+	c.separate = len(keys) == 0 || slices.ContainsFunc(keys, func(key string) bool { return len(secret.Data[v1alpha1.SecretKeyKeeperPrefix+key]) > 0 })
+	wanted := append([]string{v1alpha1.SecretKeyPassword}, keys...)
 	for _, key := range keys {
+		from := key
+		if c.separate {
+			from = v1alpha1.SecretKeyKeeperPrefix + key
+			wanted = append(wanted, from)
+		}
+		c.agents[key], c.keeper[key] = secret.Data[key], secret.Data[from]
+	}
+	for _, key := range wanted {
 		if len(secret.Data[key]) == 0 {
 			c.missing = append(c.missing, key)
 		}
-		c.values[key] = secret.Data[key]
 	}
 	return c
+}
+
+// keysOf are the keys that a kind of location asks for, besides the password.
+func keysOf(location v1alpha1.RepositoryLocation) []string {
+	switch {
+	case location.S3 != nil:
+		return []string{v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccessKey}
+	case location.Azure != nil:
+		return []string{v1alpha1.SecretKeySASToken}
+	case location.GCS != nil:
+		return []string{v1alpha1.SecretKeyServiceAccountKey}
+	}
+	return nil
 }
 
 func (c credential) usable() bool { return c.version != "" && len(c.missing) == 0 }
@@ -75,9 +103,9 @@ func digest(parts ...string) string {
 // distribute gives the credential to the keeper and to all agents that may have it, takes it from the others, and marks that. One agent that cannot be
 // reached keeps no other from its credential.
 func (r *Reconciler) distribute(ctx context.Context, repository *v1alpha1.BackupRepository, seen observed, mark string) error {
-	errs := []error{r.give(ctx, repository, seen.credential, r.KeeperNamespace, seen.distributed)}
+	errs := []error{r.give(ctx, repository, seen.credential.keeper, r.KeeperNamespace, seen.distributed)}
 	for _, namespace := range seen.allowed {
-		errs = append(errs, r.give(ctx, repository, seen.credential, namespace, ""))
+		errs = append(errs, r.give(ctx, repository, seen.credential.agents, namespace, ""))
 	}
 	for _, namespace := range seen.refused {
 		errs = append(errs, r.withdraw(ctx, repository.Name, namespace))
@@ -85,18 +113,18 @@ func (r *Reconciler) distribute(ctx context.Context, repository *v1alpha1.Backup
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return r.give(ctx, repository, seen.credential, r.KeeperNamespace, mark)
+	return r.give(ctx, repository, seen.credential.keeper, r.KeeperNamespace, mark)
 }
 
 // give writes a copy of the credential unless it is there already.
-func (r *Reconciler) give(ctx context.Context, repository *v1alpha1.BackupRepository, c credential, namespace, mark string) error {
+func (r *Reconciler) give(ctx context.Context, repository *v1alpha1.BackupRepository, values map[string][]byte, namespace, mark string) error {
 	wanted := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
 			Name:      delegation.CredentialName(repository.Name),
 			Labels:    map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRepository: repository.Name},
 		},
-		Data: c.values,
+		Data: values,
 	}
 	if mark != "" {
 		wanted.Annotations = map[string]string{annotationDistributed: mark}

@@ -2,6 +2,7 @@ package backuprepository
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ const (
 	ownerKind = "BackupRepository"
 	// probeDeadline is how long a probe may take.
 	probeDeadline = 2 * time.Minute
+	// testInterval is how often the storage is tested.
+	testInterval = 24 * time.Hour
 )
 
 // decision is what to do about a repository, and what to report.
@@ -49,8 +52,17 @@ func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time)
 		}
 	}
 	current := next.schedule(repository, seen, now)
-	next.judge(repository, seen, current, now).tell(report.ConditionsOf(&next.status.Conditions, repository.Generation, now))
+	conditions := report.ConditionsOf(&next.status.Conditions, repository.Generation, now)
+	next.judge(repository, seen, current, now).tell(conditions)
+	depend(conditions, repository, next.status.Storage)
 	return next
+}
+
+// testDue says whether the next probe is to test the storage: when it never was, after a change of the spec, and every day, for what holds a
+// repository may be moved.
+func testDue(repository *v1alpha1.BackupRepository, now time.Time) bool {
+	tested := repository.Status.Storage
+	return tested == nil || repository.Generation != repository.Status.ObservedGeneration || now.Sub(tested.TestTime.Time) > testInterval
 }
 
 // probes of the present credential and spec.
@@ -117,7 +129,7 @@ func (d *decision) judge(repository *v1alpha1.BackupRepository, seen observed, c
 	}
 	result := verdict{ready: metav1.ConditionUnknown, reason: v1alpha1.ReasonProbing, message: "the keeper has not probed the repository yet", reconciling: true}
 	if current.finished != nil {
-		result = d.result(current.finished, result)
+		result = d.result(current.finished, seen.credential, result)
 	}
 	// What was found stays on show in the rest of the status.
 	if away(repository, seen.keeper) || overdue(current.pending, now) {
@@ -141,7 +153,7 @@ func away(repository *v1alpha1.BackupRepository, keeper liveness.Pulse) bool {
 }
 
 // result takes over what a probe found. undecided is for a probe that ended without an answer.
-func (d *decision) result(probe *v1alpha1.AgentTask, undecided verdict) verdict {
+func (d *decision) result(probe *v1alpha1.AgentTask, used credential, undecided verdict) verdict {
 	d.status.LastProbeTime = probe.Status.CompletionTime.DeepCopy()
 	found := probe.Status.Probe
 	if !delegation.Succeeded(probe) || found == nil {
@@ -160,5 +172,21 @@ func (d *decision) result(probe *v1alpha1.AgentTask, undecided verdict) verdict 
 	if found.FreeBytes != nil {
 		d.status.Free = humanize.IBytes(uint64(*found.FreeBytes))
 	}
+	d.storage(found.Storage, used)
 	return verdict{ready: metav1.ConditionTrue, reason: v1alpha1.ReasonReachable, message: "the keeper can use the repository"}
+}
+
+// storage takes over what a test showed, and adds what only the manager knows.
+func (d *decision) storage(found *v1alpha1.StorageFacts, used credential) {
+	if found != nil {
+		d.status.Storage = found.DeepCopy()
+	}
+	if d.status.Storage == nil {
+		return
+	}
+	lacks := slices.DeleteFunc(d.status.Storage.Lacks, func(a v1alpha1.StorageAbility) bool { return a == v1alpha1.AbilitySeparateCredentials })
+	if !used.separate {
+		lacks = append(lacks, v1alpha1.AbilitySeparateCredentials)
+	}
+	d.status.Storage.Lacks = lacks
 }

@@ -29,7 +29,7 @@ func repository() *v1alpha1.BackupRepository {
 // settled is a repository whose credential is everywhere and whose keeper lives.
 func settled() observed {
 	seen := observed{
-		credential: credential{version: "s1/7", values: map[string][]byte{"password": []byte("x")}},
+		credential: credential{version: "s1/7", agents: map[string][]byte{"password": []byte("x")}},
 		keeper:     liveness.Pulse{State: liveness.Alive, Until: now.Add(40 * time.Second)},
 	}
 	seen.distributed = mark(repository(), seen, now)
@@ -92,13 +92,14 @@ func TestDecide(t *testing.T) {
 			},
 			ready: "True/Reachable", probes: true,
 		},
-		"unreachable is no stall":             {given: thisOne(v1alpha1.ReasonRepositoryUnreachable), ready: "False/RepositoryUnreachable"},
-		"no answer in time is unreachable":    {given: thisOne(v1alpha1.ReasonDeadlineExceeded), ready: "False/RepositoryUnreachable"},
-		"full is no stall":                    {given: thisOne(v1alpha1.ReasonRepositoryFull), ready: "False/RepositoryFull"},
-		"a wrong password needs a person":     {given: thisOne(v1alpha1.ReasonWrongPassword), ready: "False/WrongPassword", summary: "Stalled"},
-		"a refused credential needs a person": {given: thisOne(v1alpha1.ReasonAccessDenied), ready: "False/AccessDenied", summary: "Stalled"},
-		"a wrong location needs a person":     {given: thisOne(v1alpha1.ReasonRepositoryUnusable), ready: "False/RepositoryUnusable", summary: "Stalled"},
-		"a failure that nobody foresaw":       {given: thisOne("Surprise"), ready: "False/RepositoryUnusable"},
+		"unreachable is no stall":                 {given: thisOne(v1alpha1.ReasonRepositoryUnreachable), ready: "False/RepositoryUnreachable"},
+		"no answer in time is unreachable":        {given: thisOne(v1alpha1.ReasonDeadlineExceeded), ready: "False/RepositoryUnreachable"},
+		"full is no stall":                        {given: thisOne(v1alpha1.ReasonRepositoryFull), ready: "False/RepositoryFull"},
+		"a wrong password needs a person":         {given: thisOne(v1alpha1.ReasonWrongPassword), ready: "False/WrongPassword", summary: "Stalled"},
+		"a refused credential needs a person":     {given: thisOne(v1alpha1.ReasonAccessDenied), ready: "False/AccessDenied", summary: "Stalled"},
+		"a wrong location needs a person":         {given: thisOne(v1alpha1.ReasonRepositoryUnusable), ready: "False/RepositoryUnusable", summary: "Stalled"},
+		"a store that cannot lock needs a person": {given: thisOne(v1alpha1.ReasonObjectLockMissing), ready: "False/ObjectLockMissing", summary: "Stalled"},
+		"a failure that nobody foresaw":           {given: thisOne("Surprise"), ready: "False/RepositoryUnusable"},
 		"a probe that was canceled says nothing": {
 			given: thisOne(v1alpha1.ReasonCanceled), ready: "Unknown/Probing", summary: "Reconciling",
 		},
@@ -204,13 +205,78 @@ func TestCredentialFrom(t *testing.T) {
 	}
 	folder := credentialFrom(secret, v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: "/r"}})
 	g.Expect(folder.usable()).To(BeTrue())
-	g.Expect(folder.values).To(Equal(map[string][]byte{"password": []byte("canary")}), "nothing else is handed out")
+	g.Expect(folder.agents).To(Equal(map[string][]byte{"password": []byte("canary")}), "nothing else is handed out")
+	g.Expect(folder.keeper).To(Equal(folder.agents))
+	g.Expect(folder.separate).To(BeTrue(), "a folder has no credential")
 	g.Expect(fmt.Sprintf("%v %+v %s", folder, folder, folder)).NotTo(ContainSubstring("canary"))
 
 	bucket := credentialFrom(secret, v1alpha1.RepositoryLocation{S3: &v1alpha1.S3Location{}})
 	g.Expect(bucket.usable()).To(BeFalse())
 	g.Expect(bucket.missing).To(Equal([]string{"accessKeyID", "secretAccessKey"}))
 	g.Expect(credentialFrom(nil, v1alpha1.RepositoryLocation{}).usable()).To(BeFalse())
+}
+
+func TestAgentsGetNoKeyOfTheKeeper(t *testing.T) { // T1, I2
+	g := NewWithT(t)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{UID: "s1", ResourceVersion: "7"}, Data: map[string][]byte{
+		"password": []byte("p"), "accessKeyID": []byte("adds"), "secretAccessKey": []byte("a"),
+	}}
+	at := v1alpha1.RepositoryLocation{S3: &v1alpha1.S3Location{}}
+	shared := credentialFrom(secret, at)
+	g.Expect(shared.usable()).To(BeTrue())
+	g.Expect(shared.separate).To(BeFalse())
+	g.Expect(shared.keeper).To(Equal(shared.agents))
+
+	secret.Data["keeper.accessKeyID"] = []byte("deletes")
+	g.Expect(credentialFrom(secret, at).missing).To(Equal([]string{"keeper.secretAccessKey"}), "half a key is none")
+	secret.Data["keeper.secretAccessKey"] = []byte("d")
+	split := credentialFrom(secret, at)
+	g.Expect(split.usable()).To(BeTrue())
+	g.Expect(split.separate).To(BeTrue())
+	g.Expect(split.agents).To(Equal(map[string][]byte{"password": []byte("p"), "accessKeyID": []byte("adds"), "secretAccessKey": []byte("a")}))
+	g.Expect(split.keeper).To(Equal(map[string][]byte{"password": []byte("p"), "accessKeyID": []byte("deletes"), "secretAccessKey": []byte("d")}))
+
+	secret.Data["sasToken"], secret.Data["serviceAccountKey"] = []byte("sas"), []byte("key")
+	g.Expect(credentialFrom(secret, v1alpha1.RepositoryLocation{Azure: &v1alpha1.AzureLocation{}}).agents).To(HaveKey("sasToken"))
+	g.Expect(credentialFrom(secret, v1alpha1.RepositoryLocation{GCS: &v1alpha1.GCSLocation{}}).agents).To(HaveKey("serviceAccountKey"))
+}
+
+func TestDecideSaysWhatTheStorageLacks(t *testing.T) {
+	dependable := func(status v1alpha1.BackupRepositoryStatus) string {
+		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDependable)
+		if c == nil {
+			return ""
+		}
+		return string(c.Status) + " " + c.Message
+	}
+	g := NewWithT(t)
+	object, seen := repository(), settled()
+	seen.credential.separate = true
+	seen.probes = []v1alpha1.AgentTask{probeOf(seen, now, v1alpha1.ReasonSucceeded)}
+	g.Expect(dependable(decide(object, seen, now).status)).To(BeEmpty(), "it was not tested")
+	g.Expect(testDue(object, now)).To(BeTrue())
+
+	seen.probes[0].Status.Probe.Storage = &v1alpha1.StorageFacts{TestTime: metav1.NewTime(now), Lacks: []v1alpha1.StorageAbility{"ObjectLock"}}
+	object.Status = decide(object, seen, now).status
+	g.Expect(dependable(object.Status)).To(HavePrefix("True"), "nobody asked for locks")
+	g.Expect(testDue(object, now.Add(time.Hour))).To(BeFalse())
+	g.Expect(testDue(object, now.Add(25*time.Hour))).To(BeTrue())
+
+	object.Spec.Immutability = &v1alpha1.Immutability{RetentionDays: 1}
+	g.Expect(dependable(decide(object, seen, now).status)).To(HavePrefix("False ObjectLock: "))
+	object.Spec.Immutability, object.Generation = nil, 3
+	g.Expect(testDue(object, now)).To(BeTrue(), "the spec changed")
+
+	seen.probes[0].Status.Probe.Storage = nil // the next probe tests nothing
+	object.Generation, seen.credential.separate = 2, false
+	shared := decide(object, seen, now).status
+	g.Expect(dependable(shared)).To(And(HavePrefix("False SeparateCredentials: "), ContainSubstring("right to delete")))
+	g.Expect(shared.Storage.Lacks).To(Equal([]v1alpha1.StorageAbility{"ObjectLock", "SeparateCredentials"}))
+	object.Status = shared
+	g.Expect(decide(object, seen, now).status).To(Equal(shared))
+	for _, ability := range []v1alpha1.StorageAbility{"ReadAfterWrite", "ListAfterWrite", "ConditionalCreate", "DurableNames", "Clock", "ObjectLock"} {
+		g.Expect(lacking).To(HaveKey(ability))
+	}
 }
 
 func described(conditions []metav1.Condition) string {

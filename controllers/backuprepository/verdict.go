@@ -2,6 +2,7 @@ package backuprepository
 
 import (
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -62,6 +63,45 @@ var failures = map[string]verdict{
 	v1alpha1.ReasonRepositoryUnusable: {
 		reason: v1alpha1.ReasonRepositoryUnusable, message: "what is at the location cannot be used as a repository: correct the location", stalled: true,
 	},
+	v1alpha1.ReasonObjectLockMissing: {
+		reason: v1alpha1.ReasonObjectLockMissing, stalled: true,
+		message: "images are to be immutable, and the store cannot lock them: object lock has to be switched on where the bucket is made. " +
+			"Declare a repository in another bucket, or one without immutability",
+	},
+}
+
+// lacking says what it means that a storage lacks something.
+var lacking = map[v1alpha1.StorageAbility]string{
+	v1alpha1.AbilityReadAfterWrite:      "what was just written, overwritten or deleted is not seen so at once: backups may fail, or be lost",
+	v1alpha1.AbilityListAfterWrite:      "what was just written is missing in listings: backups may fail, or be lost",
+	v1alpha1.AbilityConditionalCreate:   "it cannot create without overwriting: who adds images can overwrite what is there",
+	v1alpha1.AbilityDurableNames:        "it does not sync folders: after a power cut of its server, images that count as stored may be missing",
+	v1alpha1.AbilityClock:               "its clock differs from the keeper's: deleted images are not freed from five minutes on, and locks end at the wrong time",
+	v1alpha1.AbilityObjectLock:          "what is written cannot be locked",
+	v1alpha1.AbilitySeparateCredentials: "agents have the keeper's credential, and with it the right to delete: give the Secret a second one, for the keeper",
+}
+
+// harmless may be lacking: it was not asked for, or cannot be had.
+func harmless(ability v1alpha1.StorageAbility, spec v1alpha1.BackupRepositorySpec) bool {
+	return ability == v1alpha1.AbilityObjectLock && spec.Immutability == nil
+}
+
+// depend says whether backups can rely on the storage.
+func depend(conditions report.Conditions, repository *v1alpha1.BackupRepository, facts *v1alpha1.StorageFacts) {
+	if facts == nil {
+		return
+	}
+	var words []string
+	for _, ability := range facts.Lacks {
+		if !harmless(ability, repository.Spec) {
+			words = append(words, string(ability)+": "+lacking[ability])
+		}
+	}
+	if len(words) > 0 {
+		conditions.False(v1alpha1.ConditionDependable, v1alpha1.ReasonLacks, strings.Join(words, ". "))
+		return
+	}
+	conditions.True(v1alpha1.ConditionDependable, v1alpha1.ReasonTested, "the storage has what backups rely on")
 }
 
 // withoutAnswer are failures that say nothing of the repository: the next probe will.

@@ -10,8 +10,11 @@ import (
 	"runtime"
 	"syscall"
 
+	gcsclient "cloud.google.com/go/storage"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/minio/minio-go/v7"
+	"google.golang.org/api/googleapi"
 )
 
 // What can be wrong with the place of a repository. Every error of this package wraps one of these, or is one of kopia's that its
@@ -73,6 +76,15 @@ func translate(operation string, err error) error {
 func classify(err error) (detail string, kind error) {
 	if response := (minio.ErrorResponse{}); errors.As(err, &response) {
 		return classifyS3(response)
+	}
+	if response := (*azcore.ResponseError)(nil); errors.As(err, &response) {
+		return classifyAzure(response)
+	}
+	if response := (*googleapi.Error)(nil); errors.As(err, &response) {
+		return classifyGoogle(response)
+	}
+	if errors.Is(err, gcsclient.ErrBucketNotExist) {
+		return "there is no such bucket", ErrNotUsable
 	}
 	if errors.Is(err, blob.ErrInvalidCredentials) {
 		return "the credentials have expired", ErrAccessDenied

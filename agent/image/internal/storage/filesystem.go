@@ -88,6 +88,14 @@ func (d *directory) lockable(context.Context) error {
 	return newError("look for a lock", ErrNoLock, "it is a directory")
 }
 
+// durableNames asks the file system whether it syncs directories. Windows has no such call, and syncName another way.
+func (d *directory) durableNames() (bool, error) {
+	if runtime.GOOS == "windows" {
+		return true, nil
+	}
+	return syncNames(d.path)
+}
+
 func (d *directory) lockedUntil(context.Context, blob.ID) (time.Time, error) { return time.Time{}, nil }
 
 // GetCapacity tells the size and the free space of the volume.
@@ -297,19 +305,25 @@ func syncName(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// syncDirectory makes the names in a directory durable. Windows cannot, nor can some network file systems, which answer EINVAL or ENOTSUP: there the
-// server journals them itself.
+// syncDirectory makes the names in a directory durable, where that can be done. Elsewhere the file server journals them itself.
 func syncDirectory(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}
+	_, err := syncNames(dir)
+	return err
+}
+
+// syncNames syncs a directory and says whether that can be done: some network file systems answer EINVAL or ENOTSUP.
+func syncNames(dir string) (bool, error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+	refused := errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+	if refused {
 		err = nil
 	}
-	return errors.Join(err, d.Close())
+	return !refused, errors.Join(err, d.Close())
 }

@@ -16,6 +16,8 @@ import (
 type Location struct {
 	Filesystem *FilesystemLocation
 	S3         *S3Location
+	Azure      *AzureLocation
+	GCS        *GCSLocation
 }
 
 // FilesystemLocation is a repository in a directory: a local disk, NFS or SMB.
@@ -57,6 +59,10 @@ func (l Location) String() string {
 		return l.Filesystem.Path
 	case l.S3 != nil:
 		return l.S3.String()
+	case l.Azure != nil:
+		return l.Azure.String()
+	case l.GCS != nil:
+		return l.GCS.String()
 	}
 	return "nowhere"
 }
@@ -109,6 +115,8 @@ type place interface {
 	lockable(ctx context.Context) error
 	// lockedUntil is when a blob can be deleted at the earliest, zero when at any time.
 	lockedUntil(ctx context.Context, id blob.ID) (time.Time, error)
+	// durableNames says whether a blob survives a power cut under its name once it was stored.
+	durableNames() (bool, error)
 }
 
 // Open opens the place. The errors are ErrNotUsable, ErrNoRepository, ErrAccessDenied and ErrUnreachable, the second for a directory
@@ -126,11 +134,21 @@ func Open(ctx context.Context, l Location, mode Mode, settings Settings) (*Stora
 }
 
 func open(ctx context.Context, l Location, mode Mode, settings Settings) (place, error) {
+	given := 0
+	for _, is := range []bool{l.Filesystem != nil, l.S3 != nil, l.Azure != nil, l.GCS != nil} {
+		if is {
+			given++
+		}
+	}
 	switch {
-	case (l.Filesystem == nil) == (l.S3 == nil):
+	case given != 1:
 		return nil, newError("open", ErrNotUsable, "a location is either a directory or a bucket")
 	case l.Filesystem != nil:
 		return openFilesystem(ctx, *l.Filesystem, mode)
+	case l.S3 != nil:
+		return openS3(ctx, *l.S3, settings.Now)
+	case l.Azure != nil:
+		return openAzure(ctx, *l.Azure, settings.Now)
 	}
-	return openS3(ctx, *l.S3, settings.Now)
+	return openGCS(ctx, *l.GCS)
 }

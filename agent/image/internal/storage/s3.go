@@ -124,6 +124,8 @@ func (b *bucket) ExtendBlobRetention(ctx context.Context, id blob.ID, opts blob.
 	return b.client.PutObjectRetention(ctx, b.at.Bucket, b.at.Prefix+string(id), minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until})
 }
 
+func (*bucket) durableNames() (bool, error) { return true, nil }
+
 func (b *bucket) lockedUntil(ctx context.Context, id blob.ID) (time.Time, error) {
 	_, until, err := b.lock(ctx, id)
 	return until, err
