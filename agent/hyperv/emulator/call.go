@@ -92,7 +92,7 @@ func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work
 	name := fmt.Sprintf("%s of %s", c.method, v.folder)
 	vmPath := c.host.vmPath(v)
 	j, err := c.host.jobs.start(kind, name, vmPath, c.counted(func(ctx context.Context) ([]string, error) {
-		if fault := c.host.faults.jobFault(c.method); fault != nil {
+		if fault := c.host.faults.jobFault(ctx, c.method); fault != nil {
 			return nil, fault
 		}
 		if prepare != nil {
@@ -117,7 +117,7 @@ func (c call) job(kind int64, v *vm, prepare func(context.Context) error, w work
 // jobWithout starts a job on no VM.
 func (c call) jobWithout(kind int64, name string, w work) (wmi.Result, error) {
 	j, err := c.host.jobs.start(kind, name, "", c.counted(func(ctx context.Context) ([]string, error) {
-		if fault := c.host.faults.jobFault(c.method); fault != nil {
+		if fault := c.host.faults.jobFault(ctx, c.method); fault != nil {
 			return nil, fault
 		}
 		return w(ctx)

@@ -79,6 +79,9 @@ func (c call) snapshotRequest(v *vm) (snapshotRequest, uint32) {
 	if r.consistency != consistencyApplication && r.consistency != consistencyCrash {
 		return r, codeInvalidParameter
 	}
+	if v.has(troubleReplicating) || v.config.ReplicationState.excludesBackup() {
+		return r, codeInvalidState
+	}
 	if r.kind != typeRecoverySnapshot {
 		return r, codeDone
 	}
@@ -164,6 +167,9 @@ func (v *vm) referencePointOf(s *snapshotRecord) *referencePoint {
 			continue
 		}
 		p.Disks = append(p.Disks, referenceDisk{InstanceID: current.diskID(a, "L"), TrackingID: record.Tracking.trackingID(frozen.Seal)})
+	}
+	if len(p.Disks) > 0 && v.has(troubleUnequalArrays) {
+		p.Disks[0].TrackingID = ""
 	}
 	return p
 }

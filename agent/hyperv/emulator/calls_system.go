@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,9 @@ func (c call) requestStateChange() (wmi.Result, error) {
 	return c.job(change.job, v, nil, func(ctx context.Context) ([]string, error) {
 		return nil, v.edit(c.host.ctx, func(c *vmConfig) error {
 			c.State = change.to
+			if change.to == stateOff { // what held the disk files is gone
+				c.Troubles = slices.DeleteFunc(c.Troubles, func(t trouble) bool { return t == troubleMergeBlocked })
+			}
 			return nil
 		})
 	})

@@ -193,6 +193,11 @@ func (f *frozenDisk) switchOver() {
 		}
 	}
 	d.bitmap = f.bitmap
+	if d.vm.has(troubleDirtyLog) {
+		if err := d.soil(); err != nil {
+			d.vm.host.log.Warn("leave a log in a frozen disk", "disk", d.chain[1].path, "error", err)
+		}
+	}
 }
 
 // discard removes what a checkpoint that failed has prepared.

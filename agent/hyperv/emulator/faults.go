@@ -29,6 +29,8 @@ type Faults struct {
 	mergesHeld  chan struct{}  // closed to let merges go on; nil when they are not held
 	pauses      map[string]*Pause
 	hits        map[string]int
+	// jobsReleased is closed to let the jobs that hang now go on.
+	jobsReleased chan struct{}
 }
 
 // Pause stops the host at a named point. Points are "snapshot.prepared", "snapshot.committed" and "merge.copied", "vss.frozen" and "vss.saved".
@@ -43,7 +45,7 @@ type Pause struct {
 func (p *Pause) Resume() { p.once.Do(func() { close(p.resume) }) }
 
 func newFaults(h *Host) *Faults {
-	return &Faults{host: h, pauses: make(map[string]*Pause), hits: make(map[string]int)}
+	return &Faults{host: h, pauses: make(map[string]*Pause), hits: make(map[string]int), jobsReleased: make(chan struct{})}
 }
 
 // FailNext makes calls fail. Several faults for a method are used up in their order.
@@ -239,11 +241,35 @@ func (f *Faults) DisableService(name string) {
 	f.host.services[name], f.host.disabled[name] = false, true
 }
 
-func (f *Faults) jobFault(method string) error {
-	if fault := f.take(method, true); fault != nil {
+// jobFault is how a job fails, if it is to. A job that hangs stays here.
+func (f *Faults) jobFault(ctx context.Context, method string) error {
+	fault := f.take(method, true)
+	switch {
+	case fault == nil:
+		return nil
+	case !fault.Hang:
 		return &jobError{fault.JobError, fault.Message}
 	}
-	return nil
+	f.mu.Lock()
+	released := f.jobsReleased
+	f.mu.Unlock()
+	if fault.Stubborn {
+		ctx = f.host.ctx
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-released:
+		return &jobError{codeFailed, "The operation was given up."}
+	}
+}
+
+// ReleaseJobs lets the jobs that hang fail.
+func (f *Faults) ReleaseJobs() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.jobsReleased)
+	f.jobsReleased = make(chan struct{})
 }
 
 func (f *Faults) session() error {

@@ -15,7 +15,7 @@ func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 		return nil
 	case !modernVM(c.Version):
 		return failed(c.Name, "The configuration version "+c.Version+" has no production checkpoints.")
-	case c.Replica == replicaReplica || c.Replica == replicaTest:
+	case c.Replica.onReplicaSide():
 		return failed(c.Name, "A replica virtual machine can only have a crash-consistent checkpoint.")
 	case c.State == stateOff || c.State == stateSaved: // the guest holds nothing back that it could flush
 		return nil
@@ -23,7 +23,9 @@ func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 		return failed(c.Name, "The virtual machine is paused, so the guest cannot take part.")
 	case c.IntegrationServices == servicesDisabled:
 		return failed(c.Name, "The Backup (volume checkpoint) integration service is disabled.")
-	case c.IntegrationServices == servicesMissing:
+	case c.IntegrationServices == servicesIncompatible:
+		return failed(c.Name, "The integration services in the guest are of an incompatible version.")
+	case c.IntegrationServices == servicesMissing, c.IntegrationServices == servicesLost:
 		return failed(c.Name, "The integration services in the guest cannot be contacted.")
 	}
 	v.host.mu.Lock()
@@ -36,6 +38,9 @@ func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 	wait(ctx, v.host.config.jobTime())
 	if c.IntegrationServices == servicesFailing {
 		return failed(c.Name, "The VSS writers in the guest failed to freeze: VSS_E_WRITERERROR_TIMEOUT (0x800423F2).")
+	}
+	if c.IntegrationServices == servicesRefusing {
+		return failed(c.Name, "The VSS writers in the guest refused: VSS_E_WRITERERROR_NONRETRYABLE (0x800423F4).")
 	}
 	return ctx.Err()
 }

@@ -44,7 +44,7 @@ func (d *disk) abortMerge() {
 
 // continueMerges runs the pending merges in the background, one after the other. The caller holds op.
 func (v *vm) continueMerges() {
-	if v.merging || len(v.record.Merges) == 0 || v.gone {
+	if v.merging || len(v.record.Merges) == 0 || v.gone || v.has(troubleMergeBlocked) {
 		return
 	}
 	v.merging = v.host.run(func() { v.mergeAll(v.host.ctx) })
@@ -71,7 +71,7 @@ func (v *vm) mergeAll(ctx context.Context) {
 func (v *vm) nextMerge() (mergeRecord, bool) {
 	v.op.Lock()
 	defer v.op.Unlock()
-	if !v.gone {
+	if !v.gone && !v.has(troubleMergeBlocked) {
 		for _, m := range v.record.Merges {
 			if !v.record.backsUp(m.Child) {
 				return m, true

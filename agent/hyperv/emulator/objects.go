@@ -104,7 +104,7 @@ var enabledStates = map[vmState][2]int64{
 	stateRunning: {2, 32785}, stateOff: {3, 32786}, stateSaved: {6, 32788}, statePaused: {9, 32789},
 }
 
-var replicationModes = map[replicaRole]int64{replicaNone: 0, replicaPrimary: 1, replicaReplica: 2, replicaTest: 3}
+var replicationModes = map[replicaRole]int64{replicaNone: 0, replicaPrimary: 1, replicaReplica: 2, replicaTest: 3, replicaExtended: 4}
 
 func (h *Host) computerSystems() []object {
 	host := object{class: "Msvm_ComputerSystem", properties: map[string]any{
@@ -125,15 +125,13 @@ func (h *Host) computerSystem(v *vm) []object {
 		"Caption": "Virtual Machine", "Description": "Microsoft Virtual Machine", "InstallDate": datetime(v.record.Created),
 		"EnabledState": states[0], "RequestedState": int64(12), "HealthState": int64(5), "OperationalStatus": v.operationalStatus(),
 		"StatusDescriptions": []string{"Operating normally"}, "OnTimeInMilliseconds": int64(0), "NumberOfNumaNodes": int64(1),
-		"ReplicationMode": replicationModes[v.config.Replica], "ReplicationState": int64(0), "ReplicationHealth": int64(0),
+		"ReplicationMode":               replicationModes[v.config.Replica],
 		"TimeOfLastConfigurationChange": datetime(v.stamp.modified),
 	}
 	if v.running {
 		p["OnTimeInMilliseconds"] = int64(h.now().Sub(v.started) / time.Millisecond)
 	}
-	if v.config.Replica != replicaNone {
-		p["ReplicationState"], p["ReplicationHealth"] = int64(3), int64(1)
-	}
+	p["ReplicationState"], p["ReplicationHealth"] = v.config.replication()
 	if !v.record.LastBackup.IsZero() {
 		p["LastSuccessfulBackupTime"] = datetime(v.record.LastBackup)
 	}
@@ -173,7 +171,10 @@ func (h *Host) referencePoints(v *vm) []object {
 	for _, r := range v.record.ReferencePoints {
 		disks, ids := []string{}, []string{}
 		for _, d := range r.Disks {
-			disks, ids = append(disks, d.InstanceID), append(ids, d.TrackingID)
+			disks = append(disks, d.InstanceID)
+			if d.TrackingID != "" {
+				ids = append(ids, d.TrackingID)
+			}
 		}
 		out = append(out, object{class: "Msvm_VirtualSystemReferencePoint", vm: v, properties: map[string]any{
 			"InstanceID": r.ID, "VirtualSystemIdentifier": v.record.ID, "ElementName": "Reference point", "ReferencePointType": int64(2),
@@ -194,6 +195,10 @@ func (h *Host) vssComponents() []object {
 			enabled, status = 3, 10
 		case servicesMissing:
 			status = 12
+		case servicesIncompatible:
+			status = 7
+		case servicesLost:
+			status = 13
 		}
 		return []object{{class: "Msvm_VssComponent", vm: v, properties: map[string]any{
 			"CreationClassName": "Msvm_VssComponent", "SystemCreationClassName": "Msvm_ComputerSystem", "SystemName": v.record.ID,
@@ -208,8 +213,9 @@ func (h *Host) replications() []object {
 		if v.config.Replica == replicaNone || v.planned {
 			return nil
 		}
+		state, health := v.config.replication()
 		return []object{{class: "Msvm_ReplicationRelationship", vm: v, properties: map[string]any{
-			"InstanceID": "Microsoft:" + v.record.ID + `\HVR\0`, "ElementName": v.config.Name, "ReplicationState": int64(3), "ReplicationHealth": int64(1),
+			"InstanceID": "Microsoft:" + v.record.ID + `\HVR\0`, "ElementName": v.config.Name, "ReplicationState": state, "ReplicationHealth": health,
 		}}}
 	})
 }

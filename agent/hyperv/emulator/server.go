@@ -100,6 +100,16 @@ func (h *Host) handleFaults(mux *http.ServeMux) {
 		}
 		return struct{}{}, nil
 	})
+	handle(mux, wire.PathTrouble, func(_ context.Context, t wire.Trouble) (struct{}, error) {
+		return struct{}{}, h.faults.SetTrouble(t.Machine, t.Name, t.On)
+	})
+	handle(mux, wire.PathHappening, func(_ context.Context, what Happening) (struct{}, error) {
+		return struct{}{}, h.faults.Happen(what)
+	})
+	handle(mux, wire.PathJobs, func(context.Context, struct{}) (struct{}, error) {
+		h.faults.ReleaseJobs()
+		return struct{}{}, nil
+	})
 	handle(mux, wire.PathTracking, func(_ context.Context, d wire.Disk) (struct{}, error) {
 		return struct{}{}, h.faults.LoseTracking(d.Path)
 	})

@@ -30,6 +30,10 @@ type vmConfig struct {
 	IntegrationServices integrationServices `yaml:"integrationServices,omitempty"`
 	Checkpoints         checkpointPolicy    `yaml:"checkpoints,omitempty"`
 	Replica             replicaRole         `yaml:"replica,omitempty"`
+	// ReplicationState is that of Hyper-V Replica; without one it is replicating for a VM that has a replica role.
+	ReplicationState replicationState `yaml:"replicationState,omitempty"`
+	// Troubles are what is wrong with the VM.
+	Troubles []trouble `yaml:"troubles,omitempty"`
 	// HiddenFromWriter leaves the VM out of the VSS writer's metadata, as seen on Windows Server 2025.
 	HiddenFromWriter bool `yaml:"hiddenFromWriter,omitempty"`
 
@@ -83,8 +87,12 @@ const (
 	servicesOK       integrationServices = "ok"
 	servicesDisabled integrationServices = "disabled" // switched off in the VM's settings
 	servicesMissing  integrationServices = "missing"  // not installed in the guest, or not running
-	servicesFailing  integrationServices = "failing"  // answers, and a writer in the guest fails
+	servicesFailing  integrationServices = "failing"  // answers, and a writer in the guest times out
 	servicesHanging  integrationServices = "hanging"  // never answers
+	servicesRefusing integrationServices = "refusing" // answers that it will not, and never will
+	// Two states of Msvm_VssComponent in which nobody is asked.
+	servicesIncompatible integrationServices = "incompatible" // of a version that the host does not speak to
+	servicesLost         integrationServices = "lost"         // was there, and is gone
 )
 
 type checkpointPolicy string
@@ -103,6 +111,8 @@ const (
 	replicaPrimary replicaRole = "primary"
 	replicaReplica replicaRole = "replica"
 	replicaTest    replicaRole = "test"
+	// replicaExtended is a replica that is replicated once more.
+	replicaExtended replicaRole = "extended"
 )
 
 // parseVMConfig reads vm.yaml. Unknown fields and values are errors that name them: a wrong word must not silently become a default.
@@ -192,13 +202,14 @@ func (c *vmConfig) check() error {
 	}
 	if err := errors.Join(
 		oneOf("state", c.State, stateRunning, stateOff, stateSaved, statePaused),
-		oneOf("integrationServices", c.IntegrationServices, servicesOK, servicesDisabled, servicesMissing, servicesFailing, servicesHanging),
+		oneOf("integrationServices", c.IntegrationServices, servicesOK, servicesDisabled, servicesMissing, servicesFailing, servicesHanging,
+			servicesRefusing, servicesIncompatible, servicesLost),
 		oneOf("checkpoints", c.Checkpoints, checkpointsDisabled, checkpointsProduction, checkpointsOnly, checkpointsStandard),
-		oneOf("replica", c.Replica, replicaNone, replicaPrimary, replicaReplica, replicaTest),
+		oneOf("replica", c.Replica, replicaNone, replicaPrimary, replicaReplica, replicaTest, replicaExtended),
 	); err != nil {
 		return err
 	}
-	return errors.Join(c.checkDisks(), c.checkAdapters())
+	return errors.Join(c.checkReplication(), c.checkTroubles(), c.checkDisks(), c.checkAdapters())
 }
 
 func oneOf[T ~string](field string, value T, allowed ...T) error {

@@ -54,7 +54,7 @@ func (h *Host) caption(v *vm) string {
 func (v *vm) quiescible() bool {
 	c := v.config
 	switch {
-	case c.State != stateRunning, c.Replica == replicaReplica, c.Replica == replicaTest:
+	case c.State != stateRunning, c.Replica.onReplicaSide():
 		return false
 	case c.IntegrationServices == servicesDisabled, c.IntegrationServices == servicesMissing:
 		return false

@@ -118,6 +118,7 @@ func stop(ctx context.Context, s Session, clk Clock, job string) error {
 	if _, err := s.Invoke(ctx, job, "RequestStateChange", Params{"RequestedState": int64(requestTerminate)}); err != nil {
 		return cause
 	}
+	limit := clk.After(stopLimit)
 	for {
 		seen, err := s.Get(ctx, job)
 		if err != nil {
@@ -127,7 +128,9 @@ func stop(ctx context.Context, s Session, clk Clock, job string) error {
 			return cause
 		}
 		select {
-		case <-ctx.Done():
+		case <-limit:
+			return cause
+		case <-ctx.Done(): // the same limit, for calls that do not answer
 			return cause
 		case <-clk.After(firstPoll):
 		}

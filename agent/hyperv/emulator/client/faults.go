@@ -42,6 +42,27 @@ func (c *Client) Usage(ctx context.Context) (Usage, error) {
 	return call[struct{}, Usage](ctx, c, wire.PathUsage, struct{}{}, wmi.ErrDisconnected)
 }
 
+// Happening is something that happens to a host once.
+type Happening = wire.Happening
+
+// Happen does what emulator.Faults.Happen does.
+func (c *Client) Happen(ctx context.Context, what Happening) error {
+	_, err := call[Happening, struct{}](ctx, c, wire.PathHappening, what, wmi.ErrDisconnected)
+	return err
+}
+
+// SetTrouble does what emulator.Faults.SetTrouble does.
+func (c *Client) SetTrouble(ctx context.Context, machine, name string, on bool) error {
+	_, err := call[wire.Trouble, struct{}](ctx, c, wire.PathTrouble, wire.Trouble{Machine: machine, Name: name, On: on}, wmi.ErrDisconnected)
+	return err
+}
+
+// ReleaseJobs does what emulator.Faults.ReleaseJobs does.
+func (c *Client) ReleaseJobs(ctx context.Context) error {
+	_, err := call[struct{}, struct{}](ctx, c, wire.PathJobs, struct{}{}, wmi.ErrDisconnected)
+	return err
+}
+
 // QuiesceCalls counts how often a guest was asked to quiesce.
 func (c *Client) QuiesceCalls(ctx context.Context) (int, error) {
 	return call[struct{}, int](ctx, c, wire.PathQuiesced, struct{}{}, wmi.ErrDisconnected)
