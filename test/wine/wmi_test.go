@@ -3,6 +3,7 @@ package wine
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,34 +15,48 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi/wmitest"
 )
 
+// served is an emulated host that serves its shims.
+type served struct {
+	*emulator.Host
+	address string
+	end     func() error
+}
+
+// serve opens the host over a folder and serves it at an address, whose port may be 0.
+func serve(dir, address string) (*served, error) {
+	h, err := emulator.Open(dir, emulator.Options{})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l, err := shim.Listen(ctx, dir, address)
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, h.Close())
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- shim.Serve(ctx, h, l) }()
+	return &served{Host: h, address: l.Addr().String(), end: func() error {
+		cancel()
+		return errors.Join(<-ended, h.Close())
+	}}, nil
+}
+
 // serveHost serves an emulated host to a Windows machine of its own.
 func serveHost(t *testing.T, prepare func(t *testing.T, dir string)) (*emulator.Host, *Prefix) {
 	t.Helper()
 	dir := t.TempDir()
 	prepare(t, dir)
-	h, err := emulator.Open(dir, emulator.Options{})
+	h, err := serve(dir, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
+		if err := h.end(); err != nil {
 			t.Error(err)
 		}
 	})
-	l, err := shim.Listen(t.Context(), dir, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- shim.Serve(ctx, h, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return h, NewPrefix(t, dir, l.Addr().String())
+	return h.Host, NewPrefix(t, dir, h.address)
 }
 
 // runTests runs the tests of a package, compiled for Windows, and reports what failed. A line "host: COMMAND" of theirs is a wish: control does it,
@@ -78,12 +93,29 @@ func runTests(t *testing.T, p *Prefix, pkg string, control func(command string) 
 	}
 }
 
-// TestWMI runs the contract of WMI sessions through COM.
+// TestWMI runs the contract of WMI sessions through COM, and looks at what the program left behind.
 func TestWMI(t *testing.T) {
 	Require(t)
-	h, p := serveHost(t, wmitest.Prepare)
-	runTests(t, p, "agent/hyperv/wmi/com", func(command string) error {
+	dir := t.TempDir()
+	wmitest.Prepare(t, dir)
+	h, err := serve(dir, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.end(); err != nil {
+			t.Error(err)
+		}
+	})
+	calls := 0
+	runTests(t, NewPrefix(t, dir, h.address), "agent/hyperv/wmi/com", func(command string) (err error) {
 		switch name, argument, _ := strings.Cut(command, " "); name {
+		case "reopen": // the host itself, and with it all that it knows of the program
+			calls += len(h.Usage().Counts().Calls)
+			if err := h.end(); err != nil {
+				return err
+			}
+			h, err = serve(dir, h.address)
 		case "restart":
 			h.Faults().RestartWMI()
 		case "deny":
@@ -92,15 +124,14 @@ func TestWMI(t *testing.T) {
 			class, property, _ := strings.Cut(argument, ".")
 			h.Faults().FailProperty(class, property, 1)
 		default:
-			return fmt.Errorf("cannot %s", command)
+			err = fmt.Errorf("cannot %s", command)
 		}
-		return nil
+		return err
 	})
-	counts := h.Usage().Counts()
-	if counts.Objects != 0 || counts.Leaked != 0 {
+	if counts := h.Usage().Counts(); counts.Objects != 0 || counts.Leaked != 0 {
 		t.Errorf("%d objects are held and %d were when the program ended", counts.Objects, counts.Leaked)
 	}
-	if len(counts.Calls) == 0 {
+	if calls == 0 {
 		t.Error("no method was called")
 	}
 }

@@ -40,6 +40,18 @@ static IDispatchVtbl dispatch_methods;
 static IEnumVARIANTVtbl items_methods;
 static LONG live;
 
+/* The ids that are the same for all objects of a kind, as long as the host lives. */
+static SRWLOCK names_lock = SRWLOCK_INIT;
+static struct { WORD kind; WCHAR name[64]; DISPID id; } names[256];
+static int names_count;
+
+static void forget_names(void)
+{
+    AcquireSRWLockExclusive(&names_lock);
+    names_count = 0;
+    ReleaseSRWLockExclusive(&names_lock);
+}
+
 /* The objects that were released since the last call. */
 static SRWLOCK released_lock = SRWLOCK_INIT;
 static UINT64 released[256];
@@ -59,7 +71,9 @@ static HRESULT call(const char *function, rpc_buffer *arguments, rpc_buffer *out
     in.bad |= arguments->bad;
     status = rpc_call(function, &in, out);
     rpc_free(&in);
-    return status == RPC_UNAVAILABLE ? UNAVAILABLE : (HRESULT)status;
+    if (status != RPC_UNAVAILABLE) return (HRESULT)status;
+    forget_names();
+    return UNAVAILABLE;
 }
 
 /* Tells the host at once when nothing is left, so that what a process forgot to release can be told from what it had no time to. */
@@ -228,11 +242,6 @@ static ULONG release(proxy *p)
     free(p);
     return 0;
 }
-
-/* The ids that are the same for all objects of a kind. */
-static SRWLOCK names_lock = SRWLOCK_INIT;
-static struct { WORD kind; WCHAR name[64]; DISPID id; } names[256];
-static int names_count;
 
 static BOOL known_name(WORD kind, const WCHAR *name, DISPID *id)
 {

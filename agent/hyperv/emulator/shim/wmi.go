@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
 )
@@ -113,9 +114,11 @@ type held struct {
 	restarts int
 }
 
+// newAutomation numbers objects from a number that no other process began with: a program may still release those of a host that was started anew.
 func newAutomation(host *emulator.Host) process {
+	const space = 1 << 47 // below the bits of the kind
 	return &automationProcess{
-		host: host, objects: map[Object]held{}, names: map[string]int32{"_newenum": enumeratorID}, byID: map[int32]string{enumeratorID: "_NewEnum"},
+		host: host, last: uint64(time.Now().UnixMicro()) % space, objects: map[Object]held{}, names: map[string]int32{"_newenum": enumeratorID}, byID: map[int32]string{enumeratorID: "_NewEnum"},
 	}
 }
 
