@@ -30,7 +30,7 @@ func main() {
 		Use: "agent", Short: "Hyperkeep's agent", Version: version, SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRun: func(*cobra.Command, []string) { logTo(slog.New(slog.NewTextHandler(os.Stderr, nil))) },
 	}
-	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand())
+	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand(), requesterCommand())
 	root.AddCommand(enrollCommand(), installCommand(), uninstallCommand(), runCommand())
 	if cmd, err := root.ExecuteContextC(ctrl.LoggerInto(ctx, ctrl.Log)); err != nil {
 		exit := exitOf(cmd, err)

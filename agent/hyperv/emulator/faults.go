@@ -218,6 +218,9 @@ func (f *Faults) refuse(method string) uint32 {
 	return 0
 }
 
+// Take uses up a fault of a call of VSS that a shim answers by itself; nil when there is none.
+func (f *Faults) Take(method string) error { return f.hresult(method) }
+
 // hresult is the fault of a call of VSS.
 func (f *Faults) hresult(method string) error {
 	if fault := f.take(method, false); fault != nil {

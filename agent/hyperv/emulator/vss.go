@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,23 +90,28 @@ func (s *shadowService) Delete(ctx context.Context, setID string) error {
 	return s.drop(s.sets[strings.ToUpper(setID)])
 }
 
-// start makes a new set. One is made at a time on a host, and on a cluster shared volume no second one while the first exists.
-func (s *shadowService) start(volumes []string) (*shadowSet, error) {
+// start makes a new set without volumes. One is made at a time on a host.
+func (s *shadowService) start() (*shadowSet, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.making != nil {
 		return nil, fmt.Errorf("%s: %w", vssStart, vss.SnapshotSetInProgress)
 	}
 	set := &shadowSet{id: newGUID(), devices: map[string]int{}}
-	for _, volume := range volumes {
-		if err := s.admits(volume); err != nil {
-			return nil, fmt.Errorf("%s %s: %w", vssAdd, volume, err)
-		}
-		s.device++
-		set.devices[volume] = s.device
-	}
 	s.making, s.sets[set.id] = set, set
 	return set, nil
+}
+
+// add puts a volume into the set that is being made. On a cluster shared volume no second set is made while the first exists.
+func (s *shadowService) add(set *shadowSet, volume string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.admits(volume); err != nil {
+		return fmt.Errorf("%s %s: %w", vssAdd, volume, err)
+	}
+	s.device++
+	set.devices[volume] = s.device
+	return nil
 }
 
 // admits tells whether a volume can be in a new set. The caller holds s.mu.
@@ -162,11 +166,10 @@ func (h *Host) ShadowCopies() int {
 	return n
 }
 
-// requester is a backup under way.
+// requester is a backup under way. Beside the methods of vss.Requester it has those that they consist of, one for each call of IVssBackupComponents.
 type requester struct {
 	service *shadowService
-	request vss.Request
-	vm      *vm
+	vm      *vm // whose component is selected; nil leaves the writer out
 	set     *shadowSet
 	failed  bool
 	ready   bool // the shadow copies exist
@@ -200,26 +203,61 @@ func (r *requester) Components(ctx context.Context) ([]vss.Component, error) {
 
 // Begin implements vss.Requester.
 func (r *requester) Begin(ctx context.Context, request vss.Request) (string, error) {
-	h := r.service.host
+	if !request.Uninvolved {
+		if err := r.Select(request.Component); err != nil {
+			return "", err
+		}
+	}
+	set, err := r.Start(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, volume := range request.Volumes {
+		if err := r.Add(ctx, volume, request.Provider); err != nil {
+			return "", err
+		}
+	}
+	return set, nil
+}
+
+// Select is AddComponent.
+func (r *requester) Select(c vss.Component) error {
+	if r.vm = r.service.host.vmOf(c); r.vm == nil {
+		return fmt.Errorf("AddComponent %s: %w", c.Name, vss.ObjectNotFound)
+	}
+	return nil
+}
+
+// Start is StartSnapshotSet.
+func (r *requester) Start(ctx context.Context) (set string, err error) {
 	if r.set != nil || r.failed {
 		return "", errOrder
 	}
 	r.failed = true
-	if err := errors.Join(ctx.Err(), h.faults.hresult(vssStart), h.faults.hresult(vssAdd)); err != nil {
+	if err := errors.Join(ctx.Err(), r.service.host.faults.hresult(vssStart)); err != nil {
 		return "", err
 	}
-	if request.Provider != "" && !strings.EqualFold(request.Provider, systemProvider) {
-		return "", fmt.Errorf("%s: %w", vssAdd, vss.ProviderNotRegistered)
-	}
-	if r.vm = h.vmOf(request.Component); r.vm == nil {
-		return "", fmt.Errorf("AddComponent %s: %w", request.Component.Name, vss.ObjectNotFound)
-	}
-	set, err := r.service.start(slices.Compact(slices.Sorted(slices.Values(request.Volumes))))
-	if err != nil {
+	if r.set, err = r.service.start(); err != nil {
 		return "", err
 	}
-	r.request, r.set, r.failed = request, set, false
-	return set.id, nil
+	r.failed = false
+	return r.set.id, nil
+}
+
+// Add is AddToSnapshotSet.
+func (r *requester) Add(ctx context.Context, volume, provider string) error {
+	if r.set == nil || r.failed || r.ready {
+		return errOrder
+	}
+	err := errors.Join(ctx.Err(), r.service.host.faults.hresult(vssAdd))
+	if err == nil && provider != "" && !strings.EqualFold(provider, systemProvider) {
+		err = fmt.Errorf("%s: %w", vssAdd, vss.ProviderNotRegistered)
+	}
+	if err == nil {
+		err = r.service.add(r.set, volume)
+	}
+	r.failed = err != nil
+	return err
 }
 
 // vmOf finds the VM of a component. A component of an earlier life of the writer is unknown.

@@ -15,17 +15,42 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
-// Snapshot implements vss.Requester: PrepareForBackup and DoSnapshotSet.
+// Snapshot implements vss.Requester.
 func (r *requester) Snapshot(ctx context.Context) (vss.Snapshot, error) {
+	if err := r.Prepare(ctx); err != nil {
+		return vss.Snapshot{}, err
+	}
+	return r.Do(ctx)
+}
+
+// Prepare is PrepareForBackup.
+func (r *requester) Prepare(ctx context.Context) error {
+	if r.set == nil || r.failed || r.ready {
+		return errOrder
+	}
+	r.failed = true
+	err := errors.Join(ctx.Err(), r.service.host.faults.hresult(vssPrepare))
+	if err == nil && r.vm != nil {
+		err = r.service.host.faults.writer(writerPrepare, vss.FailedAtPrepareBackup)
+	}
+	if err != nil {
+		r.service.made(r.set)
+		return err
+	}
+	r.failed = false
+	return nil
+}
+
+// Do is DoSnapshotSet. The set is no longer being made when it returns.
+func (r *requester) Do(ctx context.Context) (vss.Snapshot, error) {
 	if r.set == nil || r.failed || r.ready {
 		return vss.Snapshot{}, errOrder
 	}
 	r.failed = true
 	defer r.service.made(r.set)
-	h := r.service.host
-	err := errors.Join(h.faults.hresult(vssPrepare), h.faults.hresult(vssDo))
-	if err == nil && r.request.Uninvolved {
-		err = r.take(ctx, r.copyRunning)
+	err := errors.Join(ctx.Err(), r.service.host.faults.hresult(vssDo))
+	if err == nil && r.vm == nil {
+		err = r.uninvolved(ctx)
 	} else if err == nil {
 		err = r.writer(ctx)
 	}
@@ -40,24 +65,28 @@ func (r *requester) Snapshot(ctx context.Context) (vss.Snapshot, error) {
 	return snapshot, nil
 }
 
+// uninvolved copies what lies on the volumes, of all VMs: nobody is asked.
+func (r *requester) uninvolved(ctx context.Context) error {
+	var errs []error
+	for _, v := range r.service.host.allVMs() {
+		errs = append(errs, r.copyRunning(ctx, v))
+	}
+	return errors.Join(errs...)
+}
+
 // writer is the snapshot with the writer's part in it.
 func (r *requester) writer(ctx context.Context) error {
 	h, v := r.service.host, r.vm
-	if err := h.faults.writer(writerPrepare, vss.FailedAtPrepareBackup); err != nil {
-		return err
-	}
 	h.mu.Lock()
 	online, state := v.quiescible(), v.config.State
 	h.mu.Unlock()
 	switch {
 	case online:
 		return r.take(ctx, r.online)
-	case state == stateRunning && h.modern() && !h.config.OfflineBackupSaves:
-		return r.take(ctx, r.copyRunning)
-	case state == stateRunning || state == statePaused:
+	case state == statePaused, state == stateRunning && (!h.modern() || h.config.OfflineBackupSaves):
 		return r.take(ctx, r.saved)
 	}
-	return r.take(ctx, r.copyRunning) // which does not run
+	return r.take(ctx, func(ctx context.Context) error { return r.copyRunning(ctx, v) })
 }
 
 // take runs one way of making the shadow copies while no other operation works on the VM.
@@ -129,16 +158,15 @@ func (r *requester) saved(ctx context.Context) error {
 	r.taken = h.now().UTC()
 	wait(ctx, h.config.jobTime())
 	h.faults.reach(ctx, "vss.saved")
-	err := r.copyFiles()
+	err := r.copyFiles(v)
 	if thaw := h.faults.writer(writerThaw, vss.FailedAtThaw); thaw != nil {
 		return errors.Join(thaw, err)
 	}
 	return errors.Join(err, enter(before), ctx.Err())
 }
 
-// copyRunning copies the files of a VM that is not asked for anything: all of its disks at one moment.
-func (r *requester) copyRunning(ctx context.Context) error {
-	v := r.vm
+// copyRunning copies the files of a VM that is not asked for anything: all of its disks at one moment. It need not run.
+func (r *requester) copyRunning(ctx context.Context, v *vm) error {
 	v.op.Lock()
 	defer v.op.Unlock()
 	r.taken = r.service.host.now().UTC()
@@ -152,11 +180,11 @@ func (r *requester) copyRunning(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", vssDo, errors.Join(vss.FlushWritesTimeout, err))
 		}
 	}
-	return errors.Join(r.copyFiles(), ctx.Err())
+	return errors.Join(r.copyFiles(v), ctx.Err())
 }
 
-// copyFiles copies what belongs to the VM now. Nothing writes it meanwhile.
-func (r *requester) copyFiles() error { return r.copyPaths(r.service.host.filesOf(r.vm)) }
+// copyFiles copies what belongs to a VM now. Nothing writes it meanwhile.
+func (r *requester) copyFiles(v *vm) error { return r.copyPaths(r.service.host.filesOf(v)) }
 
 // copyPaths fills the shadow copies with those files that lie on their volumes.
 func (r *requester) copyPaths(paths []string) error {

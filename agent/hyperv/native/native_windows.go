@@ -6,6 +6,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk/win32"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss/child"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi/com"
 )
@@ -14,8 +15,12 @@ import (
 // later than the agent. The caller closes what it got.
 func Open(clock wmi.Clock) (hyperv.Seams, func() error, error) {
 	virtualization, cim, cluster := com.New(wmi.NamespaceVirtualization), com.New(wmi.NamespaceCIMv2), com.New(wmi.NamespaceCluster)
+	shadows, err := child.Self()
+	if err != nil {
+		return hyperv.Seams{}, nil, err
+	}
 	seams := hyperv.Seams{
-		Virtualization: virtualization, CIM: cim, Cluster: cluster, Disks: win32.Service{}, Files: hostfs.Native{}, Clock: clock,
+		Virtualization: virtualization, CIM: cim, Cluster: cluster, Disks: win32.Service{}, Files: hostfs.Native{}, Shadows: shadows, Clock: clock,
 	}
 	return seams, func() error { return errors.Join(virtualization.Close(), cim.Close(), cluster.Close()) }, nil
 }

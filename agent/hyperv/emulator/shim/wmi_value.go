@@ -123,10 +123,8 @@ func fromScalar(t schema.Type, value any) (any, error) {
 			return inRange(t, n)
 		}
 	case int8, int16, int32, uint8:
-		if strings.Contains(string(t), "int") {
-			n, _ := integer(x)
-			return inRange(t, n)
-		}
+		n, _ := integer(x)
+		return inRange(t, n)
 	}
 	return nil, fail(hrTypeMismatch, "a %T is no %s", value, t)
 }
@@ -135,7 +133,7 @@ func inRange(t schema.Type, n int64) (any, error) {
 	if t == "uint32" && n < 0 { // the bits of a large one
 		n += 1 << 32
 	}
-	if t.Check(n) != nil {
+	if _, known := cimTypes[t]; !known || t.Check(n) != nil {
 		return nil, fail(hrOutOfRange, "%d is no %s", n, t)
 	}
 	return n, nil

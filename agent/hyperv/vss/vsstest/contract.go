@@ -262,6 +262,7 @@ func oneAtATime(t *testing.T, lab func(*testing.T, Options) Lab) {
 }
 
 func fails(t *testing.T, lab func(*testing.T, Options) Lab) {
+	l := lab(t, Options{})
 	for _, failing := range []struct {
 		method string
 		code   vss.Code
@@ -279,7 +280,6 @@ func fails(t *testing.T, lab func(*testing.T, Options) Lab) {
 		{"DeleteSnapshots", vss.Unexpected, 0},
 	} {
 		t.Run(failing.method, func(t *testing.T) {
-			l := lab(t, Options{})
 			l.Fail(failing.method, failing.code)
 			r := open(t, l)
 			err := whole(t.Context(), r)
@@ -336,6 +336,9 @@ func order(t *testing.T, lab func(*testing.T, Options) Lab) {
 	absent := open(t, l)
 	if _, err := absent.Begin(t.Context(), vss.Request{Component: component(t, absent), Volumes: []string{`Q:\`}}); !errors.Is(err, vss.ObjectNotFound) {
 		t.Errorf("an unknown volume: %v", err)
+	}
+	if err := absent.Close(); err != nil { // the set that it began goes with it
+		t.Error(err)
 	}
 	foreign := open(t, l)
 	request := vss.Request{Component: component(t, foreign), Volumes: []string{`D:\`}, Provider: MachineID}
