@@ -2,6 +2,7 @@ package hyperv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (h *Host) readFacts(ctx context.Context, id string, devices func(class stri
 		return facts{}, err
 	}
 	points, err := h.keyed(ctx, classReferencePoint, "VirtualSystemIdentifier", id)
-	if err != nil {
+	if err != nil && !errors.Is(err, wmi.ErrInvalidClass) { // hosts before Windows Server 2016 have none
 		return facts{}, err
 	}
 	for _, k := range points {

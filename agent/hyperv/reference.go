@@ -127,6 +127,9 @@ func (p ReferencePoint) describedBy(frozen []FrozenDisk) ReferencePoint {
 // ReferencePoints lists all reference points of a VM, other products' among them.
 func (h *Host) ReferencePoints(ctx context.Context, vmID string) ([]ReferencePoint, error) {
 	found, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE VirtualSystemIdentifier=%s", classReferencePoint, wmi.Quote(strings.ToUpper(vmID))))
+	if errors.Is(err, wmi.ErrInvalidClass) {
+		return nil, nil // a host before Windows Server 2016
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the reference points of %s: %w", vmID, err)
 	}

@@ -252,7 +252,7 @@ func TestSavedStateAndCheckpointsAreInTheImage(t *testing.T) {
 			t.Errorf("%s has %d bytes, %+v", f.Name, n, f)
 		}
 	}
-	if len(held.Checkpoints) != 1 || held.Checkpoints[0].Name == "" || endings[".vhdx"] != 1 || endings[".avhdx"] != 1 || endings[".vmcx"] != 1 {
+	if len(held.Checkpoints) != 1 || held.Checkpoints[0].Name == "" || endings[".vhdx"] != 1 || endings[".avhdx"] != 1 || endings[".vmcx"]+endings[".xml"] != 1 {
 		t.Errorf("EZ-07: %+v", held)
 	}
 }
