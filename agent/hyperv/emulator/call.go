@@ -53,6 +53,7 @@ func init() { // not a literal: the methods lead back to this map
 		"Msvm_VirtualSystemManagementService.FormatError":               call.formatError,
 		"Msvm_ImageManagementService.GetVirtualHardDiskSettingData":     call.diskSettingData,
 		"Msvm_ImageManagementService.GetVirtualHardDiskState":           call.diskState,
+		"MSCluster_ResourceGroup.MoveToNewNode":                         call.moveGroup,
 		"Win32_Service.StartService":                                    call.startService,
 		"Win32_Service.StopService":                                     call.stopService,
 	}

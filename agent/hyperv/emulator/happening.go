@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/google/uuid"
 
@@ -29,6 +30,7 @@ var happenings = map[string]func(*vm, context.Context, Happening) error{
 	"diskConverted":         (*vm).rewriteDisk,
 	"diskCompacted":         (*vm).rewriteDisk,
 	"storageMigrated":       (*vm).migrateStorage,
+	"movedToNode":           (*vm).moveToNode,
 }
 
 // Happen lets something happen to a VM, or to one of its disks. What can is in docs/emulator.md. It waits for what is being done to the VM.
@@ -224,4 +226,12 @@ func (v *vm) migrateStorage(ctx context.Context, what Happening) error {
 		}
 		return nil
 	})
+}
+
+// moveToNode gives the VM to another node of its cluster.
+func (v *vm) moveToNode(_ context.Context, what Happening) error {
+	if v.host.cluster == nil {
+		return errors.New("the host is in no cluster")
+	}
+	return v.host.cluster.move(filepath.Base(v.dir), what.To)
 }

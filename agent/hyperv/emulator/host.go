@@ -65,6 +65,7 @@ type Host struct {
 	disabled map[string]bool // those that cannot be started
 	booted   time.Time
 	quiesced int
+	cluster  *cluster // nil outside of failover clusters; used by the scan
 }
 
 // Open starts the host over dir: VMs whose vm.yaml says running run when it returns. ErrInUse when another emulator does so already.
@@ -114,6 +115,9 @@ func (h *Host) open() (err error) {
 	if h.files, err = hostfs.NewLocal(h.config.mapping(h.dir)); err != nil {
 		return errors.Join(err, h.lock.Unlock())
 	}
+	if err := h.joinCluster(); err != nil {
+		return errors.Join(err, h.files.Close(), h.lock.Unlock())
+	}
 	if err := h.handles.start(h.dir); err != nil {
 		return errors.Join(err, h.files.Close(), h.lock.Unlock())
 	}
@@ -150,7 +154,7 @@ func (h *Host) Close() error {
 		errs = append(errs, v.stop())
 		v.op.Unlock()
 	}
-	return errors.Join(append(errs, h.handles.stop(), h.files.Close(), h.lock.Unlock())...)
+	return errors.Join(append(errs, h.handles.stop(), h.cluster.leave(), h.files.Close(), h.lock.Unlock())...)
 }
 
 // Session connects to a WMI namespace. wmi.ErrInvalidNamespace is told by its calls.
@@ -231,11 +235,42 @@ func (h *Host) scan() {
 			h.refresh(e.Name())
 		}
 	}
+	if h.cluster != nil {
+		mine, err := h.cluster.take(h.config.Name)
+		if err != nil {
+			h.log.Error("cannot list the cluster's VMs", "error", err)
+			return
+		}
+		for _, folder := range mine {
+			found[folder] = true
+			h.refresh(folder)
+		}
+	}
 	for _, v := range h.allVMs() {
 		if !v.planned && !found[v.folder] && v.op.TryLock() {
-			h.forget(v)
+			h.drop(v)
 			v.op.Unlock()
 		}
+	}
+}
+
+// drop is forget for a VM that another node may be waiting for: it goes when nothing uses its files any more. The caller holds v.op.
+func (h *Host) drop(v *vm) {
+	folder, clustered := strings.CutPrefix(v.folder, sharedPrefix)
+	if !clustered {
+		h.forget(v)
+		return
+	}
+	h.mu.Lock()
+	v.leaving = true
+	busy := v.merging || v.busy != opNone
+	h.mu.Unlock()
+	if busy {
+		return
+	}
+	h.forget(v)
+	if err := h.cluster.letGo(folder); err != nil {
+		h.log.Warn("let a clustered VM go", "vm", v.folder, "error", err)
 	}
 }
 
@@ -243,14 +278,25 @@ func (h *Host) refresh(folder string) {
 	h.mu.Lock()
 	v := h.vms[folder]
 	if v == nil {
-		v = &vm{host: h, folder: folder, dir: filepath.Join(h.dir, folder), problem: errors.New("vm.yaml was not read yet")}
+		v = &vm{host: h, folder: folder, dir: h.folderOf(folder), problem: errors.New("vm.yaml was not read yet")}
 		h.vms[folder] = v
 	}
 	h.mu.Unlock()
 	if v.op.TryLock() {
+		h.mu.Lock()
+		v.leaving = false // if it was, it is to stay after all
+		h.mu.Unlock()
 		v.refresh(h.ctx)
 		v.op.Unlock()
 	}
+}
+
+// folderOf is the local folder of a VM by its key.
+func (h *Host) folderOf(key string) string {
+	if folder, clustered := strings.CutPrefix(key, sharedPrefix); clustered {
+		return filepath.Join(h.cluster.dir, folder)
+	}
+	return filepath.Join(h.dir, key)
 }
 
 // forget drops a VM whose folder, or vm.yaml, is gone. The caller holds v.op.

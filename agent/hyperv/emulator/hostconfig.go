@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,6 +25,8 @@ type hostConfig struct {
 	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
 	Switches  []string                `yaml:"switches,omitempty"`
+	// Cluster is the folder beside the host's own that is the shared volume of its failover cluster, with a cluster.yaml in it.
+	Cluster string `yaml:"cluster,omitempty"`
 	// Processors is how many logical processors the host has.
 	Processors int64 `yaml:"processors,omitempty"`
 	// OfflineBackupSaves has the VSS writer of Windows Server 2012 R2 and later save a running VM that cannot quiesce, as older ones always do, instead of
@@ -88,6 +91,9 @@ func (c *hostConfig) check() error {
 			return fmt.Errorf("volumes: %q is no drive letter from A to Z with a sizeBytes above zero", letter)
 		}
 	}
+	if c.Cluster != filepath.Base(c.Cluster) && c.Cluster != "" {
+		return fmt.Errorf("cluster: %q is no folder beside that of the host", c.Cluster)
+	}
 	if c.Processors < 0 || c.JobMillis < 0 || c.MergeBytesPerSecond < 0 {
 		return fmt.Errorf("processors, jobMillis and mergeBytesPerSecond cannot be negative")
 	}
@@ -108,9 +114,17 @@ func (c *hostConfig) letters() []string {
 
 // mapping lays the volumes out below dir: the folder itself is D:\VMs, and X:\ lies in .volumes/X.
 func (c *hostConfig) mapping(dir string) hostfs.Mapping {
-	m := hostfs.Mapping{Root: dir, Shadows: privateFolder + "/shadows", Volumes: []hostfs.Volume{{Prefix: vmVolume, Folder: ".", SizeBytes: c.Volumes["D"].SizeBytes}}}
+	m, below := hostfs.Mapping{Root: dir}, "."
+	if c.Cluster != "" {
+		m.Root, below = filepath.Dir(dir), filepath.Base(dir)
+		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: sharedVolume, Folder: c.Cluster})
+	}
+	m.Shadows = path.Join(below, privateFolder, "shadows")
+	m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: vmVolume, Folder: below, SizeBytes: c.Volumes["D"].SizeBytes})
 	for _, letter := range c.letters() {
-		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: letter + ":", Folder: volumesFolder + "/" + letter, SizeBytes: c.Volumes[letter].SizeBytes})
+		m.Volumes = append(m.Volumes, hostfs.Volume{
+			Prefix: letter + ":", Folder: path.Join(below, volumesFolder, letter), SizeBytes: c.Volumes[letter].SizeBytes,
+		})
 	}
 	return m
 }

@@ -71,7 +71,7 @@ func (v *vm) mergeAll(ctx context.Context) {
 func (v *vm) nextMerge() (mergeRecord, bool) {
 	v.op.Lock()
 	defer v.op.Unlock()
-	if !v.gone && !v.has(troubleMergeBlocked) {
+	if !v.gone && !v.isLeaving() && !v.has(troubleMergeBlocked) {
 		for _, m := range v.record.Merges {
 			if !v.record.backsUp(m.Child) {
 				return m, true
@@ -194,6 +194,9 @@ func (d *disk) copyAll(ctx context.Context, run *mergeRun) error {
 		if err := h.faults.mergeGate(ctx); err != nil {
 			return err
 		}
+		if d.vm.isLeaving() {
+			return errAborted
+		}
 		n, done, err := d.copyStep(run)
 		if err != nil || done {
 			return err
@@ -211,6 +214,13 @@ var (
 	errAborted = errors.New("the merge starts over because of a new checkpoint")
 	errResumed = errors.New("the merge was done already")
 )
+
+// isLeaving tells that another node of the cluster gets the VM, where its merges start over.
+func (v *vm) isLeaving() bool {
+	v.host.mu.Lock()
+	defer v.host.mu.Unlock()
+	return v.leaving
+}
 
 func (d *disk) copyStep(run *mergeRun) (n int64, done bool, err error) {
 	d.mu.Lock()

@@ -19,6 +19,7 @@ type object struct {
 	class      string
 	properties map[string]any
 	vm         *vm
+	clustered  string    // the folder of the clustered VM whose group it is
 	settings   *settings // that it is, or is a part of
 	part       part
 }

@@ -48,6 +48,12 @@ var builders = map[string]func(*Host) []object{
 		}}}
 	},
 
+	"MSCluster_Cluster":             inCluster((*Host).clusterItself),
+	"MSCluster_Node":                inCluster((*Host).clusterNodes),
+	"MSCluster_ResourceGroup":       inCluster((*Host).resourceGroups),
+	"MSCluster_Resource":            inCluster((*Host).resources),
+	"MSCluster_ClusterSharedVolume": inCluster((*Host).sharedVolumes),
+
 	"Win32_OperatingSystem": (*Host).operatingSystem,
 	"Win32_ComputerSystem":  (*Host).win32ComputerSystem,
 	"Win32_LogicalDisk":     (*Host).logicalDisks,

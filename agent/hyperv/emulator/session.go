@@ -23,7 +23,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !s.host.schema.HasNamespace(s.namespace) || strings.EqualFold(s.namespace, wmi.NamespaceCluster) { // a host of no failover cluster
+	if !s.host.schema.HasNamespace(s.namespace) || (strings.EqualFold(s.namespace, wmi.NamespaceCluster) && s.host.cluster == nil) {
 		return fmt.Errorf("%w: %s", wmi.ErrInvalidNamespace, s.namespace)
 	}
 	if err := s.host.faults.session(); err != nil {

@@ -3,6 +3,7 @@ package emulator
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -70,7 +71,7 @@ func (v *vm) setTrouble(ctx context.Context, t trouble, on bool) error {
 func (h *Host) machine(name string) (*vm, error) {
 	h.scan()
 	for _, v := range h.allVMs() {
-		if v.record != nil && (v.folder == name || v.config.Name == name || strings.EqualFold(v.record.ID, name)) {
+		if v.record != nil && (filepath.Base(v.dir) == name || v.config.Name == name || strings.EqualFold(v.record.ID, name)) {
 			return v, nil
 		}
 	}

@@ -38,6 +38,7 @@ type vm struct {
 	running bool
 	started time.Time
 	busy    operation // what was started through WMI and is not over
+	leaving bool      // another node gets it
 }
 
 // operation is the second OperationalStatus of a VM at work. None is zero.
@@ -94,7 +95,7 @@ func (v *vm) fail(reason error) {
 	}
 	if v.config.Name == "" {
 		v.config = vmConfig{}
-		v.config.setDefaults(v.folder, &v.host.config)
+		v.config.setDefaults(filepath.Base(v.dir), &v.host.config)
 	}
 	v.host.mu.Unlock()
 	if !known {
@@ -116,7 +117,7 @@ func (v *vm) readStamp() (yamlStamp, error) {
 const maxYAML = 1 << 20
 
 func (v *vm) readConfig() (vmConfig, error) {
-	f, err := os.OpenInRoot(v.host.dir, filepath.Join(v.folder, "vm.yaml"))
+	f, err := os.OpenInRoot(filepath.Dir(v.dir), filepath.Join(filepath.Base(v.dir), "vm.yaml"))
 	if err != nil {
 		return vmConfig{}, err
 	}
@@ -132,7 +133,7 @@ func (v *vm) readConfig() (vmConfig, error) {
 	if _, err := f.ReadAt(text, 0); err != nil && len(text) > 0 {
 		return vmConfig{}, err
 	}
-	config, err := parseVMConfig(text, v.folder, &v.host.config)
+	config, err := parseVMConfig(text, filepath.Base(v.dir), &v.host.config)
 	if err != nil {
 		return vmConfig{}, fmt.Errorf("vm.yaml: %w", err)
 	}
@@ -300,7 +301,11 @@ func releaseAll(disks []*disk) error {
 
 // windowsPath is the path of something in the VM's folder.
 func (v *vm) windowsPath(names ...string) string {
-	return strings.Join(append([]string{vmVolume, v.folder}, names...), `\`)
+	volume := vmVolume
+	if strings.HasPrefix(v.folder, sharedPrefix) {
+		volume = sharedVolume
+	}
+	return strings.Join(append([]string{volume, filepath.Base(v.dir)}, names...), `\`)
 }
 
 // diskPath is the Windows path of a disk of vm.yaml.
