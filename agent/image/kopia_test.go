@@ -29,7 +29,13 @@ func connect(t *testing.T, where image.Location) *stockKopia {
 	}
 	k := &stockKopia{t: t, exe: exe, env: append(os.Environ(),
 		"KOPIA_PASSWORD="+password, "KOPIA_CONFIG_PATH="+filepath.Join(dir, "kopia.config"), "KOPIA_CACHE_DIRECTORY="+filepath.Join(dir, "cache"),
-		"KOPIA_LOG_DIR="+filepath.Join(dir, "logs"), "KOPIA_CHECK_FOR_UPDATES=false", "HOME="+dir)}
+		"KOPIA_LOG_DIR="+filepath.Join(dir, "logs"), "KOPIA_CHECK_FOR_UPDATES=false", "KOPIA_DANGEROUS_COMMANDS=enabled", "HOME="+dir)}
+	if at := where.S3; at != nil { // as who owns maintenance
+		k.run("repository", "connect", "s3", "--bucket", at.Bucket, "--prefix", at.Prefix, "--endpoint", strings.TrimPrefix(at.Endpoint, "http://"),
+			"--disable-tls", "--region", at.Region, "--access-key", at.AccessKeyID, "--secret-access-key", at.SecretAccessKey,
+			"--override-username", "hyperkeep", "--override-hostname", "repository")
+		return k
+	}
 	k.run("repository", "connect", "filesystem", "--path", where.Filesystem.Path)
 	return k
 }
