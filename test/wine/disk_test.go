@@ -32,7 +32,7 @@ func TestVirtualDisksOfWindowsKeepTheContract(t *testing.T) {
 	}
 	counts := host.Usage().Counts()
 	for _, function := range []string{
-		"OpenVirtualDisk", "AttachVirtualDisk", "GetVirtualDiskPhysicalPath", "GetVirtualDiskInformation", "SetVirtualDiskInformation", "QueryChangesVirtualDisk",
+		"OpenVirtualDisk", "AttachVirtualDisk", "DetachVirtualDisk", "GetVirtualDiskPhysicalPath", "GetVirtualDiskInformation", "SetVirtualDiskInformation", "QueryChangesVirtualDisk",
 	} {
 		if codes := counts.Calls[function]; codes[0] == 0 || len(codes) < 2 {
 			t.Errorf("%s did not both succeed and fail: %v", function, codes)

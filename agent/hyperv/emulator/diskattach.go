@@ -69,6 +69,9 @@ func (h *Host) attach(ctx context.Context, path string, way virtdisk.Way, prepar
 	return d, nil
 }
 
+// end detaches and closes, as a program does that is done with an attached disk.
+func (d *DiskHandle) end() error { return errors.Join(d.Detach(), d.Close()) }
+
 // size is the virtual size of a disk that is attached.
 func (d *DiskHandle) size() int64 { return d.chain[0].vhdx.VirtualSize() }
 
@@ -149,11 +152,15 @@ func copyExtents(ctx context.Context, disk *vhdx.Disk, to *os.File) error {
 
 // Detach ends an attachment. virtdisk.CodeNotReady when there is none.
 func (d *DiskHandle) Detach() error {
+	const function = "DetachVirtualDisk"
+	if err := d.host.faults.disk(function); err != nil {
+		return err
+	}
 	t := &d.host.handles
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d.attached == "" {
-		return &virtdisk.Error{Function: "DetachVirtualDisk", Code: virtdisk.CodeNotReady}
+		return &virtdisk.Error{Function: function, Code: virtdisk.CodeNotReady}
 	}
 	return d.detach()
 }

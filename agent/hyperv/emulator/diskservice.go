@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/tracking"
@@ -101,17 +102,23 @@ func (s diskService) Attach(ctx context.Context, path string, way virtdisk.Way) 
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	return attachedDisk{disk, d}, nil
+	return &attachedDisk{Disk: disk, handle: d}, nil
 }
 
 // attachedDisk is the content of a disk that this process attached.
 type attachedDisk struct {
 	*vhdx.Disk
 	handle *DiskHandle
+	closed atomic.Bool
 }
 
 // Close implements virtdisk.Content.
-func (a attachedDisk) Close() error { return a.handle.Close() }
+func (a *attachedDisk) Close() error {
+	if a.closed.Swap(true) {
+		return nil
+	}
+	return a.handle.end()
+}
 
 func (s diskService) info(ctx context.Context, path string) (virtdisk.Info, error) {
 	m, err := s.open(ctx, path)

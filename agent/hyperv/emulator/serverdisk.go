@@ -13,7 +13,7 @@ import (
 )
 
 // handleAttach turns a connection into that of an attached disk. The bytes do not go through it: the client reads them where they lie. When the client
-// says anything, or ends, the disk is detached and then the connection closed.
+// says anything, or ends, the disk is detached, and the client told how that went.
 func (h *Host) handleAttach(w http.ResponseWriter, r *http.Request) {
 	var q wire.Attach
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&q); err != nil {
@@ -48,9 +48,7 @@ func (h *Host) serveAttached(conn net.Conn, in *bufio.Reader, q wire.Attach) {
 	if answered == nil {
 		_, _ = in.ReadByte() // whether it comes or not, the disk is not needed any more
 	}
-	if err := d.Close(); err != nil {
-		h.log.Warn("a disk was not detached", "disk", q.Path, "error", err)
-	}
+	_ = json.NewEncoder(conn).Encode(wire.Answer[struct{}]{Error: wire.NewError(d.end())}) // a client that is gone does not ask
 }
 
 func (h *Host) attachPlaced(ctx context.Context, q wire.Attach) (*DiskHandle, wire.Attached, error) {

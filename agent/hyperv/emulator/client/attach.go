@@ -81,11 +81,14 @@ func (c *content) Close() error {
 	if c.connection == nil {
 		return nil
 	}
-	err := c.File.Close()
-	if _, failed := c.connection.Write([]byte{'.'}); failed == nil {
-		_, _ = io.Copy(io.Discard, c.connection) // the end is the answer
+	errs := []error{c.File.Close()}
+	if _, gone := c.connection.Write([]byte{'.'}); gone == nil { // a host that is gone has detached everything
+		var answer wire.Answer[struct{}]
+		if json.NewDecoder(c.connection).Decode(&answer) == nil && answer.Error != nil {
+			errs = append(errs, answer.Error)
+		}
 	}
-	err = errors.Join(err, c.connection.Close())
+	errs = append(errs, c.connection.Close())
 	c.connection = nil
-	return err
+	return errors.Join(errs...)
 }

@@ -301,6 +301,7 @@ func (s Subject) attachFailures(t *testing.T) {
 		{"AttachVirtualDisk", virtdisk.CodePrivilegeNotHeld, virtdisk.ErrAccessDenied, virtdisk.ByHandle},
 		{"AttachVirtualDisk", virtdisk.CodeLimitation, virtdisk.ErrLimitation, virtdisk.AsDisk},
 		{"GetVirtualDiskPhysicalPath", virtdisk.CodeAccessDenied, virtdisk.ErrAccessDenied, virtdisk.AsDisk},
+		{"DetachVirtualDisk", virtdisk.CodeAccessDenied, virtdisk.ErrAccessDenied, virtdisk.AsDisk}, // it is detached all the same
 	} {
 		if err := s.Host.FailNext(fault.function, fault.code, 1); err != nil {
 			t.Fatal(err)

@@ -41,6 +41,7 @@ type attached struct {
 	handle windows.Handle // of the virtual disk
 	reads  windows.Handle // that which is read: the same, or one of the physical disk
 	size   int64
+	shown  bool // it has to be detached
 	once   sync.Once
 }
 
@@ -55,6 +56,7 @@ func (a *attached) attach(way virtdisk.Way) error {
 		flags = vhd.AttachVirtualDiskFlagReadOnly | vhd.AttachVirtualDiskFlagNoDriveLetter
 	}
 	err = vhd.AttachVirtualDisk(syscall.Handle(a.handle), flags, &vhd.AttachVirtualDiskParameters{Version: 1})
+	a.shown = err == nil
 	if err != nil || way != virtdisk.AsDisk {
 		return failed("AttachVirtualDisk", err)
 	}
@@ -78,11 +80,14 @@ func (a *attached) attach(way virtdisk.Way) error {
 // Size implements virtdisk.Content.
 func (a *attached) Size() int64 { return a.size }
 
-// Close implements virtdisk.Content. Closing the last handle detaches the disk.
+// Close implements virtdisk.Content. Should detaching fail, closing the handle does it.
 func (a *attached) Close() (err error) {
 	a.once.Do(func() {
 		if a.reads != a.handle {
 			closeHandle(a.reads, &err)
+		}
+		if a.shown {
+			err = errors.Join(err, failed("DetachVirtualDisk", vhd.DetachVirtualDisk(syscall.Handle(a.handle))))
 		}
 		closeHandle(a.handle, &err)
 	})

@@ -22,7 +22,7 @@ const (
 	PathInfo        = "/virtdisk/info"
 	PathTrack       = "/virtdisk/track"
 	PathChanges     = "/virtdisk/changes"
-	PathAttach      = "/virtdisk/attach" // upgrades the connection: an Attached, then silence until the client is done
+	PathAttach      = "/virtdisk/attach" // upgrades the connection: an Attached; at a byte from the client an empty answer, and the end
 	PathMapping     = "/mapping"
 	PathVSS         = "/vss" // upgrades the connection to one of vss/remote
 	PathFault       = "/faults/fail"
