@@ -34,6 +34,8 @@ type Seams struct {
 	Cluster wmi.Session
 	Disks   virtdisk.Service
 	Files   hostfs.FS
+	// Attacher reads the disks that we cannot; nil where the host attaches none.
+	Attacher virtdisk.Attacher
 	// Shadows is the Volume Shadow Copy Service; nil where the method VSS is not to be had. ShadowProvider is the id of the VSS provider to use, "" for the one
 	// that Windows chooses.
 	Shadows        vss.Service
@@ -50,6 +52,8 @@ type Host struct {
 	disks   virtdisk.Service
 	files   hostfs.FS
 	clock   wmi.Clock
+	// attacher is nil where the host attaches no disks.
+	attacher virtdisk.Attacher
 	// importing is held while a planned VM exists that has no mark yet.
 	importing sync.Mutex
 
@@ -61,7 +65,7 @@ type Host struct {
 // New makes a Host of its seams. It calls nothing yet.
 func New(s Seams) *Host {
 	return &Host{
-		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock,
+		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock, attacher: s.Attacher,
 		shadows: s.Shadows, shadowProvider: s.ShadowProvider, shadowTurn: make(chan struct{}, 1),
 	}
 }

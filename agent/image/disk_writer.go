@@ -24,6 +24,7 @@ type DiskSpec struct {
 	LogicalSectorSize  int
 	PhysicalSectorSize int
 	Reason             string // why the disk is read in this way
+	ReadPath           string // how its content is reached, and why so
 	// Increment is nil for a full read.
 	Increment *Increment
 	// Repair is set when a full read follows damage. Without it, a chunk that the repository has already is not stored again, be it damaged
@@ -75,7 +76,7 @@ func (w *Writer) AddDisk(ctx context.Context, spec DiskSpec, src Source, progres
 
 func (s DiskSpec) record(size int64) DiskRecord {
 	return DiskRecord{
-		Key: s.Key, Name: s.Name, VirtualDiskID: s.VirtualDiskID, SourcePath: s.SourcePath, Reason: s.Reason,
+		Key: s.Key, Name: s.Name, VirtualDiskID: s.VirtualDiskID, SourcePath: s.SourcePath, Reason: s.Reason, ReadPath: s.ReadPath,
 		Size: size, LogicalSectorSize: s.LogicalSectorSize, PhysicalSectorSize: s.PhysicalSectorSize,
 		LeafSize: LeafSize, SegmentSize: SegmentSize,
 		Type: Full,

@@ -76,6 +76,8 @@ type DiskRecord struct {
 	Reason string   `json:"reason,omitempty"` // why this type and no other
 	Base   *Base    `json:"base,omitempty"`   // of an incremental disk
 
+	ReadPath string `json:"readPath,omitempty"` // how the source was reached, and why so; not interpreted
+
 	// ChangedBytes is what the caller named as changed, or the allocated bytes of a full disk.
 	ChangedBytes int64 `json:"changedBytes"`
 	ReadBytes    int64 `json:"readBytes"`

@@ -64,6 +64,9 @@ func (r *backupRun) decide(ctx context.Context) error {
 		}
 		total, allocated = total+plan.estimate, allocated+plan.allocated
 		r.report.Note("%s: %s.", disk.Key, plan.reason)
+		if choice := plan.content.Choice; choice.Reason != hyperv.ChainClean {
+			r.report.Note("%s is read by the path %s: %s.", disk.Key, choice.Path, choice.Message)
+		}
 	}
 	r.report.Note("About %s of %s allocated will be read.", humanize.IBytes(uint64(total)), humanize.IBytes(uint64(allocated)))
 	return nil

@@ -1,11 +1,13 @@
 package runner
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
@@ -62,10 +64,23 @@ func diskSummary(disk image.DiskRecord, full v1alpha1.ImageType) v1alpha1.DiskSu
 		Key: disk.Key, Included: v1alpha1.DiskIncluded, Type: full, Reason: reason, Message: cut(message, maxMessage),
 		VirtualBytes: disk.Size, ReadBytes: disk.ReadBytes,
 	}
+	describeReadPath(&summary, disk.ReadPath)
 	if disk.Type == image.Incremental {
 		summary.Type, summary.ChangedBytes = v1alpha1.ImageIncremental, disk.ChangedBytes
 	}
 	return summary
+}
+
+// readPathText is what an image records about how a disk was reached: "Path Reason: message".
+func readPathText(c hyperv.ReadChoice) string {
+	return fmt.Sprintf("%s %s: %s", c.Path, c.Reason, c.Message)
+}
+
+// describeReadPath is the reverse of readPathText. Images of older agents have nothing of it.
+func describeReadPath(summary *v1alpha1.DiskSummary, text string) {
+	choice, message, _ := strings.Cut(text, ": ")
+	path, reason, _ := strings.Cut(choice, " ")
+	summary.ReadPath, summary.ReadPathReason, summary.ReadPathMessage = v1alpha1.DiskReadPath(path), reason, cut(message, maxMessage)
 }
 
 // optimization is the share of the allocated bytes that did not have to be read, in percent.

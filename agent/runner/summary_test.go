@@ -3,6 +3,7 @@ package runner
 import (
 	"testing"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
@@ -42,5 +43,10 @@ func TestSummaryOf(t *testing.T) {
 	}
 	if first := summaryOf(manifest(v1alpha1.RunAuto, full)).Disks[0]; first.Reason != "FirstBackup" || first.Message != "no image: yet" {
 		t.Errorf("the reason was cut wrongly: %+v", first)
+	}
+	full.ReadPath = readPathText(hyperv.ReadChoice{Path: hyperv.ReadHandle, Reason: hyperv.ChainLogged, Message: "its log: not empty"})
+	first := summaryOf(manifest(v1alpha1.RunAuto, full)).Disks[0]
+	if first.ReadPath != v1alpha1.ReadPathHandle || first.ReadPathReason != "ChainLogged" || first.ReadPathMessage != "its log: not empty" {
+		t.Errorf("the read path was cut wrongly: %+v", first)
 	}
 }

@@ -105,8 +105,9 @@ func (r *backupRun) addDisk(ctx context.Context, plan *diskPlan, progress *diskP
 	defer plan.content.Close() //nolint:errcheck // read only
 	spec := image.DiskSpec{
 		Key: plan.disk.Key, Name: plan.disk.Key, VirtualDiskID: plan.disk.DiskID, SourcePath: sourceOf(plan.disk),
-		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.Members()[0].PhysicalSectorSize()),
-		Reason: plan.reason.String(), Increment: plan.increment, Repair: plan.reason == reasonDamaged,
+		LogicalSectorSize: int(plan.disk.SectorSize), PhysicalSectorSize: int(plan.content.PhysicalSectorSize),
+		ReadPath: readPathText(plan.content.Choice),
+		Reason:   plan.reason.String(), Increment: plan.increment, Repair: plan.reason == reasonDamaged,
 	}
 	_, err := r.writer.AddDisk(ctx, spec, plan.content, &progress.Progress)
 	lost, isLost := errors.AsType[*hyperv.TrackingLostError](err)

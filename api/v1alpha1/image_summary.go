@@ -111,6 +111,20 @@ type ImageSummary struct {
 	Disks []DiskSummary `json:"disks,omitempty"`
 }
 
+// DiskReadPath is how the content of a disk is reached.
+// +kubebuilder:validation:Enum=Files;Handle;Disk
+type DiskReadPath string
+
+// The ways to reach a disk.
+const (
+	// ReadPathFiles reads the disk's files.
+	ReadPathFiles DiskReadPath = "Files"
+	// ReadPathHandle lets the host attach the disk for the agent alone.
+	ReadPathHandle DiskReadPath = "Handle"
+	// ReadPathDisk lets the host attach the disk as one of its own.
+	ReadPathDisk DiskReadPath = "Disk"
+)
+
 // DiskSummary is what happened to one disk.
 type DiskSummary struct {
 	// key is the disk's place in the virtual machine, such as SCSI-0-1.
@@ -133,6 +147,18 @@ type DiskSummary struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Message string `json:"message,omitempty"`
+	// readPath says how the agent reached the disk's content: Files reads the files of the disk, Handle and Disk let the host attach it. Absent for an
+	// excluded disk, and where the agent did not tell.
+	// +optional
+	ReadPath DiskReadPath `json:"readPath,omitempty"`
+	// readPathReason says in CamelCase why it was reached so.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	ReadPathReason string `json:"readPathReason,omitempty"`
+	// readPathMessage explains readPathReason.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	ReadPathMessage string `json:"readPathMessage,omitempty"`
 	// virtualBytes is the size of the disk as the guest sees it.
 	// +optional
 	// +kubebuilder:validation:Minimum=0

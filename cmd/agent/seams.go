@@ -17,6 +17,6 @@ func openSeams(socket string) (hyperv.Seams, func() error, error) {
 	host := client.Dial(socket)
 	return hyperv.Seams{
 		Virtualization: host.Session(wmi.NamespaceVirtualization), CIM: host.Session(wmi.NamespaceCIMv2), Cluster: host.Session(wmi.NamespaceCluster),
-		Disks: host.Disks(), Files: host.Files(), Shadows: host.VSS(), Clock: clock.RealClock{},
+		Disks: host.Disks(), Attacher: host.Attacher(), Files: host.Files(), Shadows: host.VSS(), Clock: clock.RealClock{},
 	}, host.Close, nil
 }

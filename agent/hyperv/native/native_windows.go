@@ -20,7 +20,8 @@ func Open(clock wmi.Clock) (hyperv.Seams, func() error, error) {
 		return hyperv.Seams{}, nil, err
 	}
 	seams := hyperv.Seams{
-		Virtualization: virtualization, CIM: cim, Cluster: cluster, Disks: win32.Service{}, Files: hostfs.Native{}, Shadows: shadows, Clock: clock,
+		Virtualization: virtualization, CIM: cim, Cluster: cluster,
+		Disks: win32.Service{}, Attacher: win32.Service{}, Files: hostfs.Native{}, Shadows: shadows, Clock: clock,
 	}
 	return seams, func() error { return errors.Join(virtualization.Close(), cim.Close(), cluster.Close()) }, nil
 }

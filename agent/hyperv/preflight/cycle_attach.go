@@ -11,8 +11,8 @@ import (
 // readOtherwise reads the same pieces through the host's own storage stack, in each of its ways, and compares. A way that does not work is told and is no
 // error: another one does.
 func (c *cycle) readOtherwise(ctx context.Context, disk hyperv.FrozenDisk, want samples, m *DiskMeasurement) {
-	attacher, able := c.Seams.Disks.(virtdisk.Attacher)
-	if !able {
+	attacher := c.Seams.Attacher
+	if attacher == nil {
 		return
 	}
 	for _, way := range []virtdisk.Way{virtdisk.ByHandle, virtdisk.AsDisk} {

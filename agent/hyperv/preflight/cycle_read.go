@@ -14,7 +14,6 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
-	"github.com/hyperkeep/hyperkeep/agent/vhdx"
 )
 
 // What is sampled of each disk: pieces of this size, spread over what the disk has data in.
@@ -45,26 +44,26 @@ func (c *cycle) read(ctx context.Context, q *pass) error {
 
 // sample opens a frozen disk through our own reader of its files, and hashes pieces of it.
 func (c *cycle) sample(ctx context.Context, disk hyperv.FrozenDisk, m *DiskMeasurement) (_ samples, err error) {
-	open, err := c.host.OpenDisk(ctx, disk)
+	open, err := c.host.OpenFiles(ctx, disk)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, open.Close()) }()
 	members := open.Members()
 	m.Chain, m.DirtyLog = len(members), members[0].HasDirtyLog()
-	at, err := pieces(open.Disk)
+	at, err := pieces(open)
 	if err != nil {
 		return nil, err
 	}
 	began := c.Seams.Clock.Now()
-	out, err := hashes(ctx, open.Disk, open.Size(), at)
+	out, err := hashes(ctx, open, open.Size(), at)
 	m.Sampled = int64(len(at)) * sampleSize
 	m.Reads = append(m.Reads, Read{Way: "Files", Millis: c.since(began)})
 	return out, err
 }
 
 // pieces chooses where to sample: evenly among the places that may have data.
-func pieces(disk *vhdx.Disk) ([]int64, error) {
+func pieces(disk *hyperv.OpenDisk) ([]int64, error) {
 	var all []int64
 	for e, err := range disk.Data(extent.Extent{Length: disk.Size()}) {
 		if err != nil {
@@ -182,12 +181,12 @@ func (c *cycle) changes(ctx context.Context, disk hyperv.FrozenDisk, base hyperv
 
 // missed samples the disk of the second checkpoint at the same places, and counts what changed without being reported.
 func (c *cycle) missed(ctx context.Context, disk hyperv.FrozenDisk, changed extent.List, before samples, m *DiskMeasurement) (err error) {
-	open, err := c.host.OpenDisk(ctx, disk)
+	open, err := c.host.OpenFiles(ctx, disk)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, open.Close()) }()
-	after, err := hashes(ctx, open.Disk, open.Size(), before.offsets())
+	after, err := hashes(ctx, open, open.Size(), before.offsets())
 	if err != nil {
 		return err
 	}

@@ -120,8 +120,8 @@ func TestACycleFindsChangesThatTrackingMissed(t *testing.T) {
 	}
 }
 
-// otherwise is a virtual-disk service whose one way to read gives zeros, and whose other does not work.
-type otherwise struct{ virtdisk.Service }
+// otherwise is a host whose one way to read gives zeros, and whose other does not work.
+type otherwise struct{}
 
 func (otherwise) Attach(_ context.Context, _ string, way virtdisk.Way) (virtdisk.Content, error) {
 	if way == virtdisk.AsDisk {
@@ -140,7 +140,7 @@ func TestACycleFindsWaysToReadThatDoNotWork(t *testing.T) {
 	g := NewWithT(t)
 	h := open(t, oneVM())
 	s := seams(h)
-	s.Disks = otherwise{s.Disks}
+	s.Attacher = otherwise{}
 	p := of(s)
 	r := p.Run(t.Context())
 	p.Cycle(t.Context(), r, "crm")

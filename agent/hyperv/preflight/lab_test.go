@@ -84,7 +84,7 @@ func (hurried) After(d time.Duration) <-chan time.Time { return time.After(d / 1
 func seams(h *emulator.Host) hyperv.Seams {
 	return hyperv.Seams{
 		Virtualization: h.Session(wmi.NamespaceVirtualization), CIM: h.Session(wmi.NamespaceCIMv2), Cluster: h.Session(wmi.NamespaceCluster),
-		Disks: h.Disks(), Files: h.Files(), Clock: hurried{},
+		Disks: h.Disks(), Attacher: h.Attacher(), Files: h.Files(), Clock: hurried{},
 	}
 }
 
