@@ -28,7 +28,7 @@ func (p parentedDisks) Info(ctx context.Context, path string) (virtdisk.Info, er
 	return p.Service.Info(ctx, path)
 }
 
-// A disk names its parent. Where that leads is checked before anything is opened.
+// A disk names its parent. Where that leads is checked before anything is opened: only files on the host itself are read (NW-16).
 func TestOpenDiskFollowsNoChainOutOfTheHost(t *testing.T) {
 	tests := map[string]func(path string) (string, bool){
 		"a parent on a file server":          func(string) (string, bool) { return `\\evil\share\a.vhdx`, true },

@@ -196,6 +196,16 @@ func TestRestoreInPlaceReplacesTheMachine(t *testing.T) {
 	list := &v1alpha1.VirtualMachineList{}
 	g.Expect(x.Site.Client.List(t.Context(), list, client.InNamespace(x.Name))).To(Succeed())
 	g.Expect(list.Items).To(HaveLen(1))
+	g.Expect(restoredBy(x, "back")).To(Equal(v1alpha1.RestoreImport))
+	g.Expect(x.Backup(m, "after", nil).Status.Image.Type).To(Equal(v1alpha1.ImageFull), "nothing tracked the changes of the restored disk yet")
+}
+
+// restoredBy is how a restore went.
+func restoredBy(x *tenant.Tenant, name string) v1alpha1.RestoreMethod {
+	x.Helper()
+	job := &v1alpha1.RestoreJob{}
+	NewWithT(x).Expect(x.Site.Client.Get(x.Context(), client.ObjectKey{Namespace: x.Name, Name: name}, job)).To(Succeed())
+	return job.Status.Restored.Method
 }
 
 // TestMachineThatIsGoneComesBack restores after the machine was deleted with its disks, by other people's readings of the files.
@@ -223,4 +233,5 @@ func TestMachineThatIsGoneComesBack(t *testing.T) {
 	back := x.AwaitMachine("back")
 	g.Expect(back.Status.Facts.State).To(Equal(v1alpha1.StateOff), "a restored machine is off")
 	g.Expect(back.Status.Facts.ID).NotTo(Equal(object.Status.Facts.ID))
+	g.Expect(restoredBy(x, "back")).To(Equal(v1alpha1.RestoreImport))
 }
