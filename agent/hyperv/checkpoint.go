@@ -209,21 +209,18 @@ func (h *Host) createCheckpoint(ctx context.Context, vm VM, r CheckpointRequest)
 		waiting, cancel = context.WithTimeoutCause(ctx, r.Timeout, errTimeout)
 		defer cancel()
 	}
-	consistency, backupType := consistencyCrash, guestBackupFull
+	consistency := consistencyCrash
 	if r.Level == Application && vm.State != Off {
 		consistency = consistencyApplication
 	}
-	if r.CopyOnly {
-		backupType = guestBackupCopy
+	settings := map[string]any{"ConsistencyLevel": int64(consistency), "IgnoreNonSnapshottableDisks": !r.RequireAllDisks}
+	if err := h.setBackupType(ctx, settings, r.CopyOnly); err != nil {
+		return wmi.Instance{}, err
 	}
 	done, err := h.callService(waiting, snapshotService, "CreateSnapshot", wmi.Params{
-		"AffectedSystem": vm.systemPath,
-		"SnapshotType":   int64(snapshotTypeRecovery),
-		"SnapshotSettings": wmi.Object{Class: "Msvm_VirtualSystemSnapshotSettingData", Properties: map[string]any{
-			"ConsistencyLevel":            int64(consistency),
-			"GuestBackupType":             int64(backupType),
-			"IgnoreNonSnapshottableDisks": !r.RequireAllDisks,
-		}},
+		"AffectedSystem":   vm.systemPath,
+		"SnapshotType":     int64(snapshotTypeRecovery),
+		"SnapshotSettings": wmi.Object{Class: "Msvm_VirtualSystemSnapshotSettingData", Properties: settings},
 	})
 	if err != nil {
 		return wmi.Instance{}, checkpointFailure(err, consistency == consistencyApplication, r.Timeout)
@@ -239,6 +236,26 @@ func (h *Host) createCheckpoint(ctx context.Context, vm VM, r CheckpointRequest)
 		}
 	}
 	return wmi.Instance{}, fmt.Errorf("%w: Hyper-V reports success but no recovery checkpoint", ErrCheckpointNotFound)
+}
+
+// firstBuildWithBackupType is version 1703: Windows Server 2016 itself lacks the property, and there every backup is a full one.
+const firstBuildWithBackupType = 15063
+
+// setBackupType tells the guest's applications whether the backup is a copy that leaves their logs alone.
+func (h *Host) setBackupType(ctx context.Context, settings map[string]any, copyOnly bool) error {
+	build, err := h.build(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case build >= firstBuildWithBackupType && copyOnly:
+		settings["GuestBackupType"] = int64(guestBackupCopy)
+	case build >= firstBuildWithBackupType:
+		settings["GuestBackupType"] = int64(guestBackupFull)
+	case copyOnly && settings["ConsistencyLevel"] == int64(consistencyApplication):
+		return fmt.Errorf("%w: Windows Server 2016 cannot make an application-consistent copy that leaves the guest's logs alone", ErrVMState)
+	}
+	return nil
 }
 
 var errTimeout = errors.New("timed out")

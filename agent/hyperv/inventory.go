@@ -168,9 +168,7 @@ func (h *Host) Info(ctx context.Context) (HostInfo, error) {
 		Time:    r.time("LocalDateTime"),
 		Booted:  r.time("LastBootUpTime"),
 	}
-	build, err := strconv.Atoi(r.text("BuildNumber"))
-	r.keep(err)
-	info.Build = build
+	info.Build = r.build()
 	if r.err != nil {
 		return HostInfo{}, fmt.Errorf("read the operating system: %w", r.err)
 	}
@@ -181,6 +179,25 @@ func (h *Host) Info(ctx context.Context) (HostInfo, error) {
 		return HostInfo{}, err
 	}
 	return info, nil
+}
+
+// build is the build number of the host's Windows.
+func (h *Host) build(ctx context.Context) (int, error) {
+	found, err := h.cim.Query(ctx, "SELECT BuildNumber FROM Win32_OperatingSystem")
+	if err == nil && len(found) == 0 {
+		err = wmi.ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the operating system: %w", err)
+	}
+	r := &reader{Instance: found[0]}
+	return r.build(), r.err
+}
+
+func (r *reader) build() int {
+	build, err := strconv.Atoi(r.text("BuildNumber"))
+	r.keep(err)
+	return build
 }
 
 // volumes lists the host's fixed volumes that have a drive letter (Win32_LogicalDisk.DriveType 3).

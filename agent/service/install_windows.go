@@ -62,7 +62,7 @@ func Install(settings Settings, how Installation) error {
 	if err != nil {
 		return err
 	}
-	defer service.Close()
+	defer service.Close() //nolint:errcheck // a handle
 	if err := configure(service, program, settings, how.Out); err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func replace(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer source.Close()
+	defer source.Close() //nolint:errcheck // read only
 	fresh, err := os.CreateTemp(filepath.Dir(to), "agent-*.new")
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func (s Settings) OpenLog() (*slog.Logger, io.Closer, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the log: %w", err)
 	}
-	defer crash.Close() // the runtime keeps a handle of its own
+	defer crash.Close() //nolint:errcheck // the runtime keeps a handle of its own
 	if err := debug.SetCrashOutput(crash, debug.CrashOptions{}); err != nil {
 		return nil, nil, fmt.Errorf("open the log of crashes: %w", err)
 	}

@@ -10,7 +10,9 @@ func Folder() (string, error) { return "", ErrWindowsOnly }
 // MakePrivate makes a folder that SYSTEM and Administrators alone may open, or makes sure that one is such.
 func MakePrivate(string) error { return ErrWindowsOnly }
 
-func checkPrivate(string) error { return ErrWindowsOnly }
+func checkFolder(string) error { return ErrWindowsOnly }
+
+func checkFile(string) error { return ErrWindowsOnly }
 
 // Install registers the service and starts it.
 func Install(Settings, Installation) error { return ErrWindowsOnly }

@@ -26,6 +26,9 @@ func Folder() (string, error) {
 // MakePrivate makes a folder that SYSTEM and Administrators alone may open, or makes sure that one is such. Everybody may make folders in %ProgramData%, so one that
 // somebody else made is refused: he may hold it open.
 func MakePrivate(dir string) error {
+	if !windows.GetCurrentProcessToken().IsElevated() {
+		return fmt.Errorf("make folder %s: run this as administrator", dir)
+	}
 	wanted, err := windows.SecurityDescriptorFromString(privateSDDL)
 	if err != nil {
 		return fmt.Errorf("make folder %s: %w", dir, err)
@@ -41,18 +44,18 @@ func MakePrivate(dir string) error {
 		Length: uint32(unsafe.Sizeof(windows.SecurityAttributes{})), SecurityDescriptor: wanted,
 	})
 	if err == nil {
-		return checkPrivate(dir)
+		return checkFolder(dir)
 	}
 	if !errors.Is(err, windows.ERROR_ALREADY_EXISTS) {
 		return fmt.Errorf("make folder %s: %w", dir, err)
 	}
-	if err := checkPrivate(dir); err == nil || !errors.Is(err, ErrNotPrivate) {
+	if err := checkFolder(dir); err == nil || !errors.Is(err, ErrNotPrivate) {
 		return err
 	}
 	if err := tighten(dir, wanted); err != nil {
 		return err
 	}
-	return checkPrivate(dir)
+	return checkFolder(dir)
 }
 
 // tighten takes a folder of an administrator away from all others.
@@ -75,13 +78,21 @@ func tighten(dir string, wanted *windows.SECURITY_DESCRIPTOR) error {
 	return nil
 }
 
-// checkPrivate returns ErrNotPrivate when others may read or change a file or folder.
-func checkPrivate(path string) error {
+// checkFolder returns ErrNotPrivate when a folder is somebody else's, or others may get at it.
+func checkFolder(path string) error { return check(path, checkOwner, checkAccess) }
+
+// checkFile returns ErrNotPrivate when others may read or change a file. Whose it is does not matter: only those who may make files in its folder could be.
+func checkFile(path string) error { return check(path, checkAccess) }
+
+func check(path string, checks ...func(*windows.SECURITY_DESCRIPTOR) error) error {
 	descriptor, err := describe(path)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(checkOwner(descriptor), checkAccess(descriptor)); err != nil {
+	for _, passes := range checks {
+		err = errors.Join(err, passes(descriptor))
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w: let SYSTEM and Administrators alone have it, as in icacls \"%s\" /inheritance:r /grant:r *S-1-5-18:F *S-1-5-32-544:F",
 			path, err, path)
 	}

@@ -54,6 +54,6 @@ func TestMakePrivate(t *testing.T) {
 	dir := filepath.Join(temporary, "parent", "Hyperkeep")
 	g.Expect(MakePrivate(dir)).To(Succeed())
 	g.Expect(MakePrivate(dir)).To(Succeed(), "a folder that is private stays")
-	g.Expect(checkPrivate(filepath.Join(dir, "nothing"))).To(MatchError(fs.ErrNotExist))
+	g.Expect(checkFile(filepath.Join(dir, "nothing"))).To(MatchError(fs.ErrNotExist))
 	g.Expect(os.WriteFile(filepath.Join(dir, "token"), []byte("x"), 0o600)).To(Succeed())
 }

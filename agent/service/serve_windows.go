@@ -33,7 +33,7 @@ func Serve(ctx context.Context, work Work) error {
 	if err != nil {
 		return fmt.Errorf("open the event log: %w", err)
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // a handle
 	h := &handler{ctx: context.WithoutCancel(ctx), work: work, events: source{log}, limit: stopLimit}
 	if err := svc.Run(Name, h); err != nil {
 		return fmt.Errorf("connect to the service manager: %w; --service is for the service manager alone", err)
@@ -85,7 +85,7 @@ func (h *handler) await(ended <-chan error, requests <-chan svc.ChangeRequest, s
 	defer limit.Stop()
 	for {
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // it was interrupted
 			h.events.Report(EventStopped, "The agent stopped.")
 			return
 		case <-ticker.C:

@@ -94,9 +94,9 @@ func (s Settings) path(name string) string {
 
 // CheckPrivate returns ErrNotPrivate when others than SYSTEM and Administrators may read or change the settings, the kubeconfig or the token.
 func (s Settings) CheckPrivate() error {
-	var err error
-	for _, path := range []string{s.folder, s.path(settingsFile), s.KubeconfigPath(), s.TokenPath()} {
-		failed := checkPrivate(path)
+	err := checkFolder(s.folder)
+	for _, path := range []string{s.path(settingsFile), s.KubeconfigPath(), s.TokenPath()} {
+		failed := checkFile(path)
 		if errors.Is(failed, fs.ErrNotExist) && path == s.TokenPath() {
 			continue // the kubeconfig may have another way to log in
 		}

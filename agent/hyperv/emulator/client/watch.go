@@ -29,7 +29,7 @@ func (s session) Watch(ctx context.Context, wql string) (wmi.Subscription, error
 		cancel()
 		return nil, err
 	}
-	response, err := s.client.http.Do(request)
+	response, err := s.client.http.Do(request) //nolint:bodyclose // Close does, when the subscription ends
 	if err != nil {
 		cancel()
 		return nil, away(ctx, err, wmi.ErrDisconnected)

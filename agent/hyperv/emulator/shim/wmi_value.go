@@ -123,8 +123,10 @@ func fromScalar(t schema.Type, value any) (any, error) {
 			return inRange(t, n)
 		}
 	case int8, int16, int32, uint8:
-		n, _ := integer(x)
-		return inRange(t, n)
+		if strings.Contains(string(t), "int") {
+			n, _ := integer(x)
+			return inRange(t, n)
+		}
 	}
 	return nil, fail(hrTypeMismatch, "a %T is no %s", value, t)
 }
@@ -133,7 +135,7 @@ func inRange(t schema.Type, n int64) (any, error) {
 	if t == "uint32" && n < 0 { // the bits of a large one
 		n += 1 << 32
 	}
-	if _, known := cimTypes[t]; !known || t.Check(n) != nil {
+	if t.Check(n) != nil {
 		return nil, fail(hrOutOfRange, "%d is no %s", n, t)
 	}
 	return n, nil

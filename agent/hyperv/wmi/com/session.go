@@ -187,12 +187,6 @@ func (s *session) Invoke(ctx context.Context, path, method string, in wmi.Params
 	})
 }
 
-func (s *session) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
 // Close implements wmi.Session. Subscriptions of the session end with it.
 func (s *session) Close() error {
 	s.mu.Lock()
@@ -206,9 +200,12 @@ func (s *session) Close() error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if leave, err := join(); err == nil && c != nil {
-			c.leave()
+		if c != nil {
+			leave, err := join()
 			defer leave()
+			if err == nil {
+				c.leave()
+			}
 		}
 		s.watches.Wait()
 		close(s.threads.quit)

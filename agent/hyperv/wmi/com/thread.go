@@ -47,16 +47,25 @@ var secure = sync.OnceValue(func() error {
 // not unlocked: it goes with the goroutine.
 func join() (leave func(), err error) {
 	runtime.LockOSThread()
-	var failed *ole.OleError
-	err = ole.CoInitializeEx(0, ole.COINIT_MULTITHREADED)
-	if err != nil && !(errors.As(err, &failed) && failed.Code() == cim.S_FALSE) {
-		return func() {}, explain("initialize COM", err)
-	}
-	if err := secure(); err != nil {
-		ole.CoUninitialize()
+	_, err = contain(func() (struct{}, error) { return struct{}{}, initialize() })
+	if err != nil {
 		return func() {}, err
 	}
 	return ole.CoUninitialize, nil
+}
+
+func initialize() error {
+	var failed *ole.OleError
+	err := ole.CoInitializeEx(0, ole.COINIT_MULTITHREADED)
+	joinedBefore := errors.As(err, &failed) && failed.Code() == cim.S_FALSE
+	if err != nil && !joinedBefore {
+		return explain("initialize COM", err)
+	}
+	if err := secure(); err != nil {
+		ole.CoUninitialize()
+		return err
+	}
+	return nil
 }
 
 // submit gives a call to a thread, once one is free. call gets the error of joining the apartment.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	cim "github.com/microsoft/wmi/pkg/wmiinstance"
@@ -23,35 +24,42 @@ type subscription struct {
 	started chan error
 	events  chan wmi.Event
 
-	ctx    context.Context // its cause is why the subscription ended
-	cancel context.CancelCauseFunc
+	closing sync.Once
+	quit    chan struct{} // closed by Close
+	ended   chan struct{} // closed after err was set
+	err     error
 }
 
 // Watch implements wmi.Watcher.
 func (s *session) Watch(ctx context.Context, wql string) (wmi.Subscription, error) {
-	w := &subscription{session: s, wql: wql, started: make(chan error, 1), events: make(chan wmi.Event)}
-	w.ctx, w.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	s.mu.Lock()
-	closed := s.closed
-	if !closed {
-		s.watches.Go(w.run)
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
 	}
-	s.mu.Unlock()
-	if closed {
-		w.cancel(errClosed)
+	w := &subscription{
+		session: s, wql: wql, started: make(chan error, 1), events: make(chan wmi.Event), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if !s.watch(w) {
 		return nil, errClosed
 	}
 	select {
 	case <-ctx.Done():
-		w.cancel(context.Cause(ctx))
-		return nil, context.Cause(ctx)
+		return nil, errors.Join(context.Cause(ctx), w.Close())
 	case err := <-w.started:
 		if err != nil {
-			w.cancel(err)
 			return nil, fmt.Errorf("%s: %w", wql, err)
 		}
 		return w, nil
 	}
+}
+
+// watch starts a subscription's thread, unless the session is closed.
+func (s *session) watch(w *subscription) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.watches.Go(w.run)
+	}
+	return !s.closed
 }
 
 // Next implements wmi.Subscription.
@@ -61,14 +69,16 @@ func (w *subscription) Next(ctx context.Context) (wmi.Event, error) {
 		return wmi.Event{}, context.Cause(ctx)
 	case event := <-w.events:
 		return event, nil
-	case <-w.ctx.Done():
-		return wmi.Event{}, context.Cause(w.ctx)
+	case <-w.quit:
+		return wmi.Event{}, errClosed
+	case <-w.ended:
+		return wmi.Event{}, w.err
 	}
 }
 
 // Close implements wmi.Subscription. The thread ends after the wait that is under way.
 func (w *subscription) Close() error {
-	w.cancel(errClosed)
+	w.closing.Do(func() { close(w.quit) })
 	return nil
 }
 
@@ -86,9 +96,12 @@ func (w *subscription) run() {
 		}
 		c.leave()
 	}
-	w.cancel(err)
+	if w.err = err; err == nil {
+		w.err = errClosed
+	}
+	close(w.ended)
 	select {
-	case w.started <- err: // it never started
+	case w.started <- w.err: // it never started
 	default:
 	}
 }
@@ -100,7 +113,7 @@ func (w *subscription) follow(c *connection) error {
 		return explain("ExecNotificationQuery", err)
 	}
 	defer source.Close()
-	for wait := time.Duration(0); w.ctx.Err() == nil && !w.session.isClosed(); wait = pollTime {
+	for wait := time.Duration(0); !w.over(); wait = pollTime {
 		event, err := nextEvent(source, wait)
 		quiet := hasCode(err, hrTimedOut)
 		if err != nil && !quiet {
@@ -114,11 +127,23 @@ func (w *subscription) follow(c *connection) error {
 		}
 		select {
 		case w.events <- event:
-		case <-w.ctx.Done():
+		case <-w.quit:
 		case <-w.session.done:
 		}
 	}
-	return errClosed
+	return nil
+}
+
+// over says whether the subscription, or its session, was closed.
+func (w *subscription) over() bool {
+	select {
+	case <-w.quit:
+		return true
+	case <-w.session.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // nextEvent waits for an event. The error of none has the code hrTimedOut.

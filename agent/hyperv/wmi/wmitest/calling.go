@@ -23,7 +23,7 @@ func wrongCalls(w *world) {
 	for name, c := range map[string]struct{ err, want error }{
 		"a class that does not exist":          {query("SELECT * FROM Msvm_ComputerSytem"), wmi.ErrInvalidClass},
 		"a class of another namespace":         {query("SELECT * FROM Win32_OperatingSystem"), wmi.ErrInvalidClass},
-		"a property that does not exist":       {query("SELECT * FROM Msvm_ComputerSystem WHERE Nmae = 'x'"), wmi.ErrInvalidQuery},
+		"a property that does not exist":       {query("SELECT * FROM Msvm_ComputerSystem WHERE Names = 'x'"), wmi.ErrInvalidQuery},
 		"a selected column that does not":      {query("SELECT ElementNmae FROM Msvm_ComputerSystem"), wmi.ErrInvalidQuery},
 		"a comparison of other types":          {query("SELECT * FROM Msvm_ComputerSystem WHERE EnabledState = 'x'"), wmi.ErrInvalidQuery},
 		"a backslash that is not escaped":      {query(`SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'a\b'`), wmi.ErrInvalidQuery},

@@ -189,7 +189,7 @@ func wrongEventQueries(w *world) {
 		head + "WITHIN 1 WHERE TargetInstance.Name = 'x'":                                                wmi.ErrInvalidQuery,
 		head + "WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSystem' AND Name = 'x'":                  wmi.ErrInvalidQuery,
 		head + "WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSystem' AND PreviousInstance.Name = 'x'": wmi.ErrInvalidQuery,
-		head + "WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSystem' AND TargetInstance.Nmae = 'x'":   wmi.ErrInvalidQuery,
+		head + "WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSystem' AND TargetInstance.Names = 'x'":  wmi.ErrInvalidQuery,
 		head + "WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSytem'":                                  wmi.ErrInvalidClass,
 		"SELECT * FROM Msvm_ComputerSystem WITHIN 1 WHERE TargetInstance ISA 'Msvm_ComputerSystem'":      wmi.ErrInvalidClass,
 		"SELECT FROM": wmi.ErrInvalidQuery,
