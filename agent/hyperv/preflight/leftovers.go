@@ -2,12 +2,14 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // checkLeftovers looks for what earlier backups left on the host.
@@ -56,6 +58,9 @@ func checkUnmerged(r *Report, vms []hyperv.VM) {
 // checkReferencePoints counts reference points. They have no owner, so this tells only that there are some.
 func (p *Preflight) checkReferencePoints(ctx context.Context, r *Report, names map[string]string) {
 	points, err := p.Seams.Virtualization.Query(ctx, "SELECT * FROM Msvm_VirtualSystemReferencePoint")
+	if errors.Is(err, wmi.ErrInvalidClass) { // before Windows Server 2016
+		err = nil
+	}
 	if err != nil {
 		r.fail(SectionLeftovers, "reference points", err, "")
 		return
