@@ -131,3 +131,13 @@ func TestTraitsAndGuestsOfAVM(t *testing.T) {
 		}))
 	}
 }
+
+func TestANodeKnowsThatItOwnsItsVM(t *testing.T) {
+	first, _ := twoNodes(t)
+	vm := first.vm(crmID)
+	first.Expect(vm.Cluster).To(And(HaveField("Node", "HV01"), HaveField("Here", true)))
+	first.Expect(vm.Concerns).To(BeEmpty())
+	info, err := first.Info(t.Context())
+	first.Expect(err).NotTo(HaveOccurred())
+	first.Expect(info.Volumes).To(ContainElement(And(HaveField("Shared", true), HaveField("Total", BeNumerically(">", 0)))))
+}
