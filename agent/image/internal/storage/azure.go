@@ -102,9 +102,12 @@ func (a *azureContainer) PutBlob(ctx context.Context, id blob.ID, data blob.Byte
 	return err
 }
 
-// lockable asks the container whether single versions in it can be locked. A token that is limited to blobs may not ask.
+// lockable asks the container whether single versions in it can be locked. Only a signature of the account may ask, one of the container may not.
 func (a *azureContainer) lockable(ctx context.Context) error {
 	found, err := a.client.GetProperties(ctx, nil)
+	if bloberror.HasCode(err, bloberror.AuthorizationPermissionMismatch) {
+		return newError("look for version-level immutability", ErrNoLock, "the keeper's signature may not ask: make one of the account")
+	}
 	if err != nil {
 		return translate("look for version-level immutability", err)
 	}
