@@ -74,6 +74,28 @@ func TestEveryLossOfTrackingIsAFullRead(t *testing.T) {
 	}
 }
 
+// Reference 2.6: a VM that was taken back to a checkpoint of its user is another one than its base knew.
+func TestRevertingToACheckpointLosesTracking(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.write("crm/data.vhdx", 0, filled(mib, 'a'))
+	l.snapshot(2)
+	base := l.base()
+	l.write("crm/data.vhdx", 0, filled(mib, 'b'))
+	s := l.foreignSession()
+	nodes, err := s.Query(t.Context(), "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemType='Microsoft:Hyper-V:Snapshot:Realized'")
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(nodes).To(HaveLen(1))
+	service, err := s.Query(t.Context(), "SELECT * FROM Msvm_VirtualSystemSnapshotService")
+	l.Expect(err).NotTo(HaveOccurred())
+	_, err = wmi.Call(t.Context(), s, hurried{}, service[0].Path, "ApplySnapshot", wmi.Params{"Snapshot": nodes[0].Path})
+	l.Expect(err).NotTo(HaveOccurred())
+	l.turn(2)
+	disks := l.frozen(l.mustCheckpoint("task-1", hyperv.Crash))
+	_, err = l.Changes(t.Context(), disks[1], base.Disks[1].Tracked())
+	l.Expect(err).To(MatchError(hyperv.ErrTrackingLost))
+	l.Expect(bytes.Equal(l.read(disks[1], mib), filled(mib, 'a'))).To(BeTrue(), "what was written since is gone")
+}
+
 // An id of another disk's chain must never be answered.
 func TestIDsOfAnotherDiskAreRefused(t *testing.T) {
 	l := newLab(t, oneVM())

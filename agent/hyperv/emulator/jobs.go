@@ -30,6 +30,9 @@ const (
 	jobTypeSave             = 14
 	jobTypePause            = 20
 	jobTypeImport           = 61
+	jobTypeApply            = 71
+	jobTypeClearState       = 73
+	jobTypeCreateReference  = 201
 	jobTypeNewSnapshot      = 70
 	jobTypeDeleteSnapshot   = 72
 	jobTypeValidate         = 140

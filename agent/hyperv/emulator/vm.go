@@ -47,6 +47,7 @@ type operation int64
 const (
 	opNone             operation = 0
 	opCreatingSnapshot operation = 32768
+	opApplyingSnapshot operation = 32769
 	opDeletingSnapshot operation = 32770
 	opMerging          operation = 32772
 	opOther            operation = -1 // shows no status of its own
