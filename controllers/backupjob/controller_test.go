@@ -45,6 +45,7 @@ func TestController(t *testing.T) {
 			"an agent that is lost, and comes back":        w.lost,
 			"a host that died, and its VM elsewhere":       w.failedOver,
 			"a failure after publishing":                   w.failedAfterPublishing,
+			"the method, and that of the newest image":     w.method,
 			"excluded disks":                               w.excluded,
 			"a namespace that is being deleted":            w.terminating,
 			"an image that was deleted does not come back": w.noResurrection,
@@ -95,6 +96,19 @@ func (w world) images(t *testing.T, namespace string) []v1alpha1.BackupImage {
 		t.Fatal(err)
 	}
 	return list.Items
+}
+
+func (w world) method(t *testing.T) {
+	g := NewWithT(t)
+	machine := w.place(t, "method")
+	machine.Status.LastRestorePoint = &v1alpha1.RestorePoint{
+		ImageRef: v1alpha1.ImageReference{Name: "i"}, Time: metav1.Now(), Consistency: v1alpha1.ConsistencyCrash, Method: v1alpha1.MethodVSS,
+	}
+	g.Expect(w.Admin.Status().Update(t.Context(), machine)).To(Succeed())
+	task := w.Task(t, w.job(t, machine, "auto").UID, v1alpha1.TaskBackup)
+	g.Expect(task.Spec.Backup.Method).To(Equal(v1alpha1.MethodChoiceAuto))
+	g.Expect(task.Spec.Backup.OnMethodIneligible).To(Equal(v1alpha1.MethodIneligibleFallback))
+	g.Expect(task.Spec.Backup.LastMethod).To(Equal(v1alpha1.MethodVSS), "DR-20: the agent stays with it")
 }
 
 func (w world) life(t *testing.T) {
