@@ -106,7 +106,7 @@ func cached(ctx context.Context, name string, build func(ctx context.Context, di
 	if err := lock.Lock(); err != nil {
 		return "", err
 	}
-	defer lock.Unlock() //nolint:errcheck // the lock goes with the file
+	defer lock.Unlock()
 	dir := filepath.Join(cache, name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
+	"reflect"
 	"unicode/utf16"
 )
 
@@ -48,44 +48,24 @@ type (
 
 var errMalformed = errors.New("malformed value")
 
+// numbers are the Go types of the kinds that have one size; their data are the number itself.
+var numbers = map[VARTYPE]reflect.Type{
+	Bool: reflect.TypeFor[bool](), Int8: reflect.TypeFor[int8](), Uint8: reflect.TypeFor[uint8](), Int16: reflect.TypeFor[int16](),
+	Uint16: reflect.TypeFor[uint16](), Int32: reflect.TypeFor[int32](), Uint32: reflect.TypeFor[uint32](), Int64: reflect.TypeFor[int64](),
+	Uint64: reflect.TypeFor[uint64](), Float32: reflect.TypeFor[float32](), Float64: reflect.TypeFor[float64](), Dispatch: reflect.TypeFor[Object](),
+}
+
 func appendValue(b []byte, v any) ([]byte, error) {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0)
 	le := binary.LittleEndian
 	var kind VARTYPE
+	var err error
 	switch v := v.(type) {
 	case nil:
 		kind = Null
 	case Missing:
 		kind = Empty
-	case bool:
-		kind = Bool
-		b = append(b, 0)
-		if v {
-			b[len(b)-1] = 1
-		}
-	case int8:
-		kind, b = Int8, append(b, byte(v))
-	case uint8:
-		kind, b = Uint8, append(b, v)
-	case int16:
-		kind, b = Int16, le.AppendUint16(b, uint16(v))
-	case uint16:
-		kind, b = Uint16, le.AppendUint16(b, v)
-	case int32:
-		kind, b = Int32, le.AppendUint32(b, uint32(v))
-	case uint32:
-		kind, b = Uint32, le.AppendUint32(b, v)
-	case int64:
-		kind, b = Int64, le.AppendUint64(b, uint64(v))
-	case uint64:
-		kind, b = Uint64, le.AppendUint64(b, v)
-	case Object:
-		kind, b = Dispatch, le.AppendUint64(b, uint64(v))
-	case float32:
-		kind, b = Float32, le.AppendUint32(b, math.Float32bits(v))
-	case float64:
-		kind, b = Float64, le.AppendUint64(b, math.Float64bits(v))
 	case string:
 		kind = Text
 		for _, unit := range utf16.Encode([]rune(v)) {
@@ -96,17 +76,28 @@ func appendValue(b []byte, v any) ([]byte, error) {
 	case List:
 		kind = Array | v.Of
 		for _, item := range v.Items {
-			var err error
 			if b, err = appendValue(b, item); err != nil {
 				return nil, err
 			}
 		}
 	default:
-		return nil, fmt.Errorf("%w: a %T cannot be sent", errMalformed, v)
+		if kind, b, err = appendNumber(b, v); err != nil {
+			return nil, err
+		}
 	}
 	le.PutUint16(b[start:], uint16(kind))
 	le.PutUint32(b[start+2:], uint32(len(b)-start-6))
 	return b, nil
+}
+
+func appendNumber(b []byte, v any) (VARTYPE, []byte, error) {
+	for kind, goType := range numbers {
+		if goType == reflect.TypeOf(v) {
+			out, err := binary.Append(b, binary.LittleEndian, v)
+			return kind, out, err
+		}
+	}
+	return 0, nil, fmt.Errorf("%w: a %T cannot be sent", errMalformed, v)
 }
 
 // decode reads values up to the end of the data.
@@ -129,11 +120,6 @@ func decode(b []byte) ([]any, error) {
 	return out, nil
 }
 
-// widths are the sizes of what has one size.
-var widths = map[VARTYPE]int{
-	Empty: 0, Null: 0, Bool: 1, Int8: 1, Uint8: 1, Int16: 2, Uint16: 2, Int32: 4, Uint32: 4, Float32: 4, Int64: 8, Uint64: 8, Float64: 8, Dispatch: 8,
-}
-
 func decodeOne(kind VARTYPE, data []byte) (any, error) {
 	switch {
 	case kind == Bytes:
@@ -143,40 +129,18 @@ func decodeOne(kind VARTYPE, data []byte) (any, error) {
 		return List{Of: kind &^ Array, Items: items}, err
 	case kind == Text:
 		return decodeText(data)
+	case kind == Empty && len(data) == 0:
+		return Missing{}, nil
+	case kind == Null && len(data) == 0:
+		return nil, nil
 	}
-	if width, known := widths[kind]; !known || width != len(data) {
+	goType := numbers[kind]
+	if goType == nil || int(goType.Size()) != len(data) {
 		return nil, fmt.Errorf("%w: type %d with %d bytes", errMalformed, kind, len(data))
 	}
-	le := binary.LittleEndian
-	switch kind {
-	case Empty:
-		return Missing{}, nil
-	case Bool:
-		return data[0] != 0, nil
-	case Int8:
-		return int8(data[0]), nil
-	case Uint8:
-		return data[0], nil
-	case Int16:
-		return int16(le.Uint16(data)), nil
-	case Uint16:
-		return le.Uint16(data), nil
-	case Int32:
-		return int32(le.Uint32(data)), nil
-	case Uint32:
-		return le.Uint32(data), nil
-	case Float32:
-		return math.Float32frombits(le.Uint32(data)), nil
-	case Int64:
-		return int64(le.Uint64(data)), nil
-	case Uint64:
-		return le.Uint64(data), nil
-	case Float64:
-		return math.Float64frombits(le.Uint64(data)), nil
-	case Dispatch:
-		return Object(le.Uint64(data)), nil
-	}
-	return nil, nil // Null
+	number := reflect.New(goType)
+	_, err := binary.Decode(data, binary.LittleEndian, number.Interface())
+	return number.Elem().Interface(), err
 }
 
 func decodeText(data []byte) (string, error) {

@@ -93,21 +93,31 @@ func (s suite) moves(t *testing.T) {
 	}
 }
 
+const pieces, piece = 16, 4096 // of the file in content, each with as much of a hole behind it
+
+// together runs work for each piece at once.
+func together(work func(i int) error) error {
+	errs := make([]error, pieces)
+	var wg sync.WaitGroup
+	for i := range pieces {
+		wg.Go(func() { errs[i] = work(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 func (s suite) content(t *testing.T) {
 	path := s.path("content")
 	f, err := s.Create(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const pieces, piece = 16, 4096
-	errs := make([]error, pieces)
-	var wg sync.WaitGroup
-	for i := range pieces {
-		wg.Go(func() { _, errs[i] = f.WriteAt(bytes.Repeat([]byte{byte(i + 1)}, piece), int64(2*i*piece)) })
-	}
-	wg.Wait()
+	written := together(func(i int) error {
+		_, err := f.WriteAt(bytes.Repeat([]byte{byte(i + 1)}, piece), int64(2*i*piece))
+		return err
+	})
 	size, err := f.Size()
-	if err := errors.Join(append(errs, err, f.Truncate(1<<20), f.Sync(), f.Close())...); err != nil || size != (2*pieces-1)*piece {
+	if err := errors.Join(written, err, f.Truncate(1<<20), f.Sync(), f.Close()); err != nil || size != (2*pieces-1)*piece {
 		t.Fatalf("%d bytes, %v", size, err)
 	}
 	f, err = s.OpenWrite(t.Context(), path)
@@ -118,20 +128,22 @@ func (s suite) content(t *testing.T) {
 	if _, err := f.WriteAt([]byte("x"), 3); err != nil {
 		t.Fatal(err)
 	}
-	for i := range pieces {
-		wg.Go(func() {
-			got := make([]byte, 2*piece)
-			want := append(bytes.Repeat([]byte{byte(i + 1)}, piece), make([]byte, piece)...)
-			if i == 0 {
-				want[3] = 'x'
-			}
-			if _, err := f.ReadAt(got, int64(2*i*piece)); err != nil || !bytes.Equal(got, want) {
-				errs[i] = fmt.Errorf("piece %d is wrong: %w", i, err)
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	readPieces(t, f)
+}
+
+func readPieces(t *testing.T, f hostfs.File) {
+	t.Helper()
+	if err := together(func(i int) error {
+		got := make([]byte, 2*piece)
+		want := append(bytes.Repeat([]byte{byte(i + 1)}, piece), make([]byte, piece)...)
+		if i == 0 {
+			want[3] = 'x'
+		}
+		if _, err := f.ReadAt(got, int64(2*i*piece)); err != nil || !bytes.Equal(got, want) {
+			return fmt.Errorf("piece %d is wrong: %w", i, err)
+		}
+		return nil
+	}); err != nil {
 		t.Error(err)
 	}
 	if n, err := f.ReadAt(make([]byte, 10), 1<<20-4); n != 4 || !errors.Is(err, io.EOF) {
@@ -167,7 +179,7 @@ func (s suite) shares(t *testing.T) {
 func (s suite) errors(t *testing.T) {
 	there, gone := s.path(`errors\there`), s.path(`errors\gone`)
 	s.make(t, there, "")
-	s.make(t, s.path(`errors\other`), "")
+	s.make(t, s.path(`errors\second`), "")
 	for name, c := range map[string]struct{ err, want error }{
 		"a file that is there is not made again":    {second(s.Create(t.Context(), there)), fs.ErrExist},
 		"a file that is not there is not read":      {second(s.Open(t.Context(), gone)), fs.ErrNotExist},
@@ -175,7 +187,7 @@ func (s suite) errors(t *testing.T) {
 		"a file that is not there is not described": {second(s.Stat(t.Context(), gone)), fs.ErrNotExist},
 		"a folder that is not there is not listed":  {second(s.ReadDir(t.Context(), gone)), fs.ErrNotExist},
 		"what is not there is not moved":            {s.Rename(t.Context(), gone, s.path(`errors\new`)), fs.ErrNotExist},
-		"a file does not replace another":           {s.Rename(t.Context(), there, s.path(`errors\other`)), fs.ErrExist},
+		"a file does not replace another":           {s.Rename(t.Context(), there, s.path(`errors\second`)), fs.ErrExist},
 		"a file stays on its volume":                {s.Rename(t.Context(), there, s.elsewhere+`\a`), hostfs.ErrPath},
 		"a folder is no file":                       {second(s.Open(t.Context(), s.path("errors"))), fs.ErrInvalid},
 	} {

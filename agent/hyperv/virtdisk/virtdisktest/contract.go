@@ -250,16 +250,22 @@ func (s Subject) read(t *testing.T, way virtdisk.Way) {
 			t.Errorf("%v is wrong, %v", part, err)
 		}
 	}
-	if n, err := content.ReadAt(got[:10], s.Fixture.Size-4); n != 4 || !errors.Is(err, io.EOF) {
-		t.Errorf("at the end: %d bytes, %v", n, err)
-	}
-	if n, err := content.ReadAt(got[:10], s.Fixture.Size); n != 0 || !errors.Is(err, io.EOF) {
-		t.Errorf("behind the end: %d bytes, %v", n, err)
-	}
+	s.readEnd(t, content)
 	for range 2 {
 		if err := content.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func (s Subject) readEnd(t *testing.T, content virtdisk.Content) {
+	t.Helper()
+	got := make([]byte, 10)
+	if n, err := content.ReadAt(got, s.Fixture.Size-4); n != 4 || !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %d bytes, %v", n, err)
+	}
+	if n, err := content.ReadAt(got, s.Fixture.Size); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("behind the end: %d bytes, %v", n, err)
 	}
 }
 
@@ -352,7 +358,7 @@ func (s Subject) concurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(append(errs, content.Close())...); err != nil {
+	if err := errors.Join(errors.Join(errs...), content.Close()); err != nil {
 		t.Error(err)
 	}
 }

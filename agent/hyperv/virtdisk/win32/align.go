@@ -1,7 +1,6 @@
 package win32
 
 import (
-	"sync"
 	"unsafe"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
@@ -23,8 +22,6 @@ func window(offset, length, size int64) (read extent.Extent, skip int) {
 
 // alignedBuffer is memory for one read. Go does not move what lies on its heap.
 type alignedBuffer struct{ bytes []byte }
-
-var buffers = sync.Pool{New: func() any { return newAlignedBuffer(largestRead) }}
 
 func newAlignedBuffer(size int) *alignedBuffer {
 	memory := make([]byte, size+alignment)

@@ -36,6 +36,8 @@ func (Service) Attach(ctx context.Context, path string, way virtdisk.Way) (_ vir
 	return a, nil
 }
 
+var buffers = sync.Pool{New: func() any { return newAlignedBuffer(largestRead) }}
+
 // attached is the content of a disk, while it is attached.
 type attached struct {
 	handle windows.Handle // of the virtual disk
