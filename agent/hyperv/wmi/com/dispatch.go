@@ -139,6 +139,8 @@ func (o object) callValue(name string, arguments ...any) (ole.VARIANT, error) {
 			encoded = append(encoded, ole.NewVariant(ole.VT_I4, int64(x)))
 		case object:
 			encoded = append(encoded, ole.NewVariant(ole.VT_DISPATCH, int64(uintptr(unsafe.Pointer(x.IDispatch)))))
+		default:
+			return ole.VARIANT{}, fmt.Errorf("%s: %w: a %T is no argument", name, wmi.ErrInvalidParameter, a)
 		}
 	}
 	return o.invoke(ole.DISPATCH_METHOD, name, encoded...)
