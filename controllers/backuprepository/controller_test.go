@@ -48,6 +48,7 @@ func TestController(t *testing.T) {
 	w.keeper = w.Account(t, testcluster.KeeperNamespace, v1alpha1.AgentName)
 	t.Run("credentials go where the right is", w.credentials)
 	t.Run("probes", w.probes)
+	t.Run("immutability is only tightened (T1)", w.immutability)
 	t.Run("no secret is anywhere else (T8, I7)", w.noLeak)
 }
 
@@ -143,6 +144,33 @@ func (w *world) patch(t *testing.T, object client.Object, json string) {
 	if err := w.Admin.Patch(t.Context(), object, client.RawPatch(types.MergePatchType, []byte(json))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (w *world) immutability(t *testing.T) {
+	g := NewWithT(t)
+	repository := &v1alpha1.BackupRepository{ObjectMeta: metav1.ObjectMeta{Name: "locked"}, Spec: v1alpha1.BackupRepositorySpec{
+		Location:   v1alpha1.RepositoryLocation{S3: &v1alpha1.S3Location{Endpoint: "s3.example.com", Bucket: "backups"}},
+		SecretName: "locked", AllowedNamespaces: []string{"*"},
+		Immutability: &v1alpha1.Immutability{RetentionDays: 30},
+	}}
+	w.Create(t, repository)
+	g.Expect(repository.Spec.Immutability.Mode).To(Equal(v1alpha1.ImmutabilityCompliance), "the default")
+	for patch, message := range map[string]string{
+		`{"spec":{"immutability":{"retentionDays":29}}}`:       "never shortened",
+		`{"spec":{"immutability":null}}`:                       "never removed",
+		`{"spec":{"immutability":{"mode":"Governance"}}}`:      "cannot be weakened",
+		`{"spec":{"immutability":{"retentionDays":100000}}}`:   "3650",
+		`{"spec":{"location":{"gcs":{"bucket":"elsewhere"}}}}`: "exactly one",
+	} {
+		err := w.Admin.Patch(t.Context(), repository.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+		g.Expect(err).To(MatchError(ContainSubstring(message)), patch)
+	}
+	w.patch(t, repository, `{"spec":{"immutability":{"retentionDays":60}}}`)
+	folder := repository.DeepCopy()
+	folder.ObjectMeta = metav1.ObjectMeta{Name: "folder"}
+	folder.Spec.Location = v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: "/repository"}}
+	g.Expect(w.Admin.Create(t.Context(), folder)).To(MatchError(ContainSubstring("cannot be locked")))
+	g.Expect(w.Admin.Delete(t.Context(), repository)).To(Succeed())
 }
 
 // tasks are the probes that the keeper sees.

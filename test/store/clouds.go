@@ -79,7 +79,7 @@ func StartGCS(t *testing.T, bucket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close() //nolint:errcheck // it was used for one call
+	defer client.Close()
 	if err := client.Bucket(bucket).Create(t.Context(), "test", nil); err != nil {
 		t.Fatal(err)
 	}

@@ -51,11 +51,11 @@ func start(tb testing.TB, address string, command ...string) {
 	go func() {
 		runtime.LockOSThread()
 		defer close(done)
-		defer output.Close() //nolint:errcheck // a log
+		defer output.Close()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait() //nolint:errcheck // it is killed
+			cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -89,6 +89,6 @@ func freeAddress(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // nobody connected
+	defer l.Close()
 	return l.Addr().String()
 }

@@ -45,7 +45,7 @@ func openGCS(ctx context.Context, l GCSLocation) (place, error) {
 	}
 	// Kopia's client and ours live as long as the storage; a context that ends sooner would end them.
 	lasting := context.WithoutCancel(ctx)
-	client, err := gcsclient.NewClient(lasting, option.WithCredentialsJSON(l.ServiceAccountKey), option.WithScopes(gcsclient.ScopeFullControl)) //nolint:staticcheck // an administrator's key
+	client, err := gcsclient.NewClient(lasting, option.WithCredentialsJSON(l.ServiceAccountKey), option.WithScopes(gcsclient.ScopeFullControl))
 	if err != nil {
 		return nil, newError("open bucket", ErrAccessDenied, "the key is not one of a service account")
 	}
