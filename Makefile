@@ -120,10 +120,23 @@ unit: require-go ## Test the packages; those that need a control plane get one.
 e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, crashes.
 	assets="$(CONTROLPLANE)"
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH"
-	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/...
+	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 $$(go list ./test/... | grep -v /test/wine)
+
+WINE_RECORDS := .cache/wine
+
+# Without the race detector: what is tested runs under Wine. Its end shows what of the code for Windows was executed, and which of Windows' calls.
+.PHONY: test-wine
+test-wine: require-go ## Test the Windows agent itself under Wine: each seam, then end to end.
+	assets="$(CONTROLPLANE)"
+	rm -rf $(WINE_RECORDS)
+	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_RECORDS="$(CURDIR)/$(WINE_RECORDS)"
+	go test -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/wine/...
+	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(E2E_TIMEOUT) ./test/e2e
+	hack/windows-coverage.sh $(WINE_RECORDS)/coverage
+	go run ./test/wine/calls $(WINE_RECORDS)/calls
 
 .PHONY: test
-test: deps verify vet build-windows lint api-lint unit e2e ## Everything that CI runs.
+test: deps verify vet build-windows lint api-lint unit e2e test-wine ## Everything that CI runs.
 
 .PHONY: soak
 soak: require-go bin/helm ## Test what takes hours: every crash point, images under the race detector, many random histories.

@@ -67,32 +67,10 @@ func startSite() {
 		return
 	}
 	shared.site, shared.err = site.Start(ctx, site.Options{
-		Dir: shared.dir, Binaries: binaries, WithControllerManager: true, Windows: windows,
+		Dir: shared.dir, Binaries: binaries, WithControllerManager: true, Windows: windows, Usage: keepUsage,
 		HostArgs:   []string{"--inventory-interval", "500ms", "--inventory-resync", "5s", "--lease-duration", "4s", "--sweep-interval", "2s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
 	})
-}
-
-// onWindows says that the hosts' agents are the Windows program, under Wine. Everything else stays as it is.
-var onWindows = os.Getenv("HYPERKEEP_AGENT") == "windows"
-
-func windowsMachines(ctx context.Context) (site.Windows, error) {
-	if !onWindows {
-		return nil, nil
-	}
-	exe := filepath.Join(shared.dir, "bin", "agent.exe")
-	if err := site.BuildForWindows(ctx, exe, os.Stderr, "-cover", "-coverpkg=./agent/..."); err != nil {
-		return nil, err
-	}
-	// A folder that outlives the run, if the caller names one.
-	coverage := os.Getenv("HYPERKEEP_COVERAGE")
-	if coverage == "" {
-		coverage = filepath.Join(shared.dir, "coverage")
-	}
-	if err := os.MkdirAll(coverage, 0o755); err != nil {
-		return nil, err
-	}
-	return wine.Machines{AgentExe: exe, Environment: []string{"GOCOVERDIR=" + wine.WindowsPath(coverage)}}, nil
 }
 
 // newTenant starts the site, if no test did yet, and makes a tenant named after the test. The test runs in parallel with others.

@@ -10,8 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	kube "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -87,7 +88,7 @@ func (h *Host) Stop() error {
 	if h.Agent != nil {
 		err = h.Agent.Stop()
 	}
-	err = errors.Join(err, h.Emulator.Stop())
+	err = errors.Join(err, h.tellUsage(), h.Emulator.Stop())
 	if h.machine != nil {
 		err = errors.Join(err, h.machine.Close())
 		h.machine = nil
@@ -95,10 +96,25 @@ func (h *Host) Stop() error {
 	return err
 }
 
+// tellUsage tells what was done with the host, once its agent has ended.
+func (h *Host) tellUsage() error {
+	if h.site.Usage == nil || !h.Emulator.Running() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	host := client.Dial(h.Socket())
+	usage, err := host.Usage(ctx)
+	if err == nil {
+		err = h.site.Usage(h, usage)
+	}
+	return errors.Join(err, host.Close())
+}
+
 // Join hands the agent the account that the manager makes for the host's HyperVHost object, which somebody applies, and starts it.
 func (h *Host) Join(ctx context.Context) error {
 	namespace := v1alpha1.AgentNamespace(h.Name)
-	key := client.ObjectKey{Namespace: namespace, Name: v1alpha1.AgentName}
+	key := kube.ObjectKey{Namespace: namespace, Name: v1alpha1.AgentName}
 	for {
 		err := h.site.Client.Get(ctx, key, &corev1.ServiceAccount{})
 		if err == nil {

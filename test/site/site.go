@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	emulated "github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/client"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/test/controlplane"
 )
@@ -37,6 +38,8 @@ type Options struct {
 	APIServer, HostSocket func(name, address string) string
 	// Windows, if set, runs the agents of the hosts as Windows programs, on machines whose Hyper-V is the emulated host.
 	Windows Windows
+	// Usage, if set, is told what was done with an emulated host, when its agent has ended and the host is about to.
+	Usage func(host *Host, usage emulated.Usage) error
 }
 
 // Site is a running Hyperkeep.

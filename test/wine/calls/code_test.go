@@ -1,0 +1,59 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+)
+
+const sample = `package sample
+
+import disks "github.com/Microsoft/go-winio/vhd"
+
+func (h *host) callService(service, method string) { wmi.Call(h, service, method, nil) }
+
+func (h *host) work() {
+	h.callService(snapshots, "CreateSnapshot")
+	h.session.Invoke(ctx, path, "RequestStateChange", nil)
+	disks.OpenVirtualDiskWithParameters("x")
+	library.NewProc("QueryChangesVirtualDisk")
+}
+`
+
+func TestCallsAreFoundInCode(t *testing.T) {
+	g := NewWithT(t)
+	folder := t.TempDir()
+	g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(sample), 0o644)).To(Succeed())
+	found, err := callsInCode(folder)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(found).To(And(HaveKey(call{kindWMI, "CreateSnapshot"}), HaveKey(call{kindWMI, "RequestStateChange"}),
+		HaveKey(call{kindLibrary, "OpenVirtualDisk"}), HaveKey(call{kindLibrary, "QueryChangesVirtualDisk"})))
+}
+
+func TestACallThatCannotBeNamedIsRefused(t *testing.T) {
+	g := NewWithT(t)
+	folder := t.TempDir()
+	code := "package sample\n\nfunc work(what string) { session.Invoke(ctx, path, what, nil) }\n"
+	g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(code), 0o644)).To(Succeed())
+	_, err := callsInCode(folder)
+	g.Expect(err).To(MatchError(ContainSubstring("sample.go:3")))
+}
+
+func TestWhatWasNeverExecutedIsMissing(t *testing.T) {
+	g := NewWithT(t)
+	code, records := t.TempDir(), t.TempDir()
+	g.Expect(os.WriteFile(filepath.Join(code, "sample.go"), []byte("package sample\n\nfunc work() { s.Invoke(a, \"One\"); s.Invoke(a, \"Two\"); s.Invoke(a, \"Three\") }\n"), 0o644)).To(Succeed())
+	record := func(name, text string) {
+		g.Expect(os.WriteFile(filepath.Join(records, name+".json"), []byte(text), 0o644)).To(Succeed())
+	}
+	record("first", `{"calls": {"Msvm_A.One": {"0": 3}, "Msvm_A.Two": {"4096": 1, "32775": 1}}}`)
+	record("second", `{"calls": {"Msvm_B.One": {"32775": 1}}}`)
+	var table strings.Builder
+	missing, err := compare(&table, code, records)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(missing).To(Equal(1), table.String())
+	g.Expect(table.String()).To(MatchRegexp(`Three.*MISSING`))
+}
