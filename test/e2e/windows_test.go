@@ -30,7 +30,7 @@ func windowsMachines(ctx context.Context) (site.Windows, error) {
 		return nil, nil
 	}
 	exe := filepath.Join(shared.dir, "bin", "agent.exe")
-	if err := site.BuildForWindows(ctx, exe, os.Stderr, "-cover", "-coverpkg=./agent/..."); err != nil {
+	if err := site.BuildForWindows(ctx, exe, os.Stderr, "-cover", "-coverpkg=./agent/...,./cmd/agent"); err != nil {
 		return nil, err
 	}
 	coverage := records("coverage")
