@@ -303,7 +303,7 @@ func describeNetworks(devices func(string) []wmi.Instance, switches map[string]s
 	for _, instance := range devices(classNetworkBinding) {
 		r := &reader{Instance: instance}
 		if r.number("EnabledState") == 2 {
-			connected[referenced(r.text("Parent"), "InstanceID")] = switches[referenced(r.first("HostResource"), "Name")]
+			connected[referenced(r.text("Parent"), "InstanceID")] = switches[referenced(r.hostResource(), "Name")]
 		}
 		errs.keep(r.err)
 	}

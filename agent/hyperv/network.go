@@ -101,7 +101,7 @@ func (h *Host) reconnect(ctx context.Context, plan *networkPlan, r *reader, name
 	enabled := r.number("EnabledState") == connectionEnabled
 	if before == "" {
 		for name, path := range plan.switches {
-			if referenced(path, "Name") == referenced(r.first("HostResource"), "Name") {
+			if referenced(path, "Name") == referenced(r.hostResource(), "Name") {
 				before = name
 			}
 		}

@@ -62,9 +62,9 @@ func (r *reader) has(name string) bool {
 	return known
 }
 
-// first is the first text of an array, "" when it is empty.
-func (r *reader) first(name string) string {
-	if all := r.texts(name); len(all) > 0 {
+// hostResource is the file, device or switch behind an allocation, "" when there is none. More than one is not seen.
+func (r *reader) hostResource() string {
+	if all := r.texts("HostResource"); len(all) > 0 {
 		return all[0]
 	}
 	return ""

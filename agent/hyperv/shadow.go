@@ -10,7 +10,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
-// ErrNotInWriter: the Hyper-V VSS writer does not offer the VM for backup. Recovery checkpoints through WMI may still work.
+// ErrNotInWriter means that the Hyper-V VSS writer does not offer the VM for backup. Recovery checkpoints through WMI may still work.
 var ErrNotInWriter = errors.New("the Hyper-V VSS writer does not offer the virtual machine")
 
 // How long the steps of a shadow copy may take: the writer lists, freezes and, for a VM that it saves, writes all of its memory.

@@ -120,7 +120,7 @@ func (s *Shadow) freeze(ctx context.Context, d Disk, listed []string) (FrozenDis
 			return FrozenDisk{}, nil, err
 		}
 		if len(chain) == 1 {
-			f.VirtualSize, f.SectorSize, f.DiskID = member.VirtualSize, int64(member.LogicalSectorSize), member.VirtualDiskID.String()
+			f.VirtualSize, f.SectorSize, f.DiskID = member.VirtualSize, member.LogicalSectorSize, member.VirtualDiskID.String()
 		}
 		p = parent
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
-// ErrVSSUnavailable: the Volume Shadow Copy service does not run and cannot be started.
+// ErrVSSUnavailable means that the Volume Shadow Copy service does not run and cannot be started.
 var ErrVSSUnavailable = errors.New("the Volume Shadow Copy service is not available")
 
 const vssService = "VSS"

@@ -38,12 +38,12 @@ func (h *Host) SettleShadow(ctx context.Context, vmID string, intent ShadowInten
 
 // settle makes one step back to the state wanted, and says whether the VM is there.
 func (h *Host) settle(ctx context.Context, vm VM, wanted State) (done bool, err error) {
-	switch {
-	case vm.State == wanted, vm.State == Off:
+	switch vm.State {
+	case wanted, Off:
 		return true, nil
-	case vm.State == Saved, vm.State == Paused:
+	case Saved, Paused:
 		return false, h.Start(ctx, vm.ID)
-	case vm.State == Running: // a paused VM that was saved resumes as a running one
+	case Running: // a paused VM that was saved resumes as a running one
 		return false, h.requestState(ctx, vm.ID, requestPause, Paused)
 	}
 	return false, nil // on its way

@@ -48,7 +48,7 @@ func describeStorage(devices func(class string) []wmi.Instance, errs *reader) st
 		drive, ok := s.drives[referenced(r.text("Parent"), "InstanceID")]
 		if r.text("ResourceSubType") == subTypeVirtualDisk && ok {
 			disk := drive.Disk
-			disk.Path = r.first("HostResource")
+			disk.Path = r.hostResource()
 			disk.Kind = diskKind(disk.Path, r.has("PersistentReservationsSupported") && r.flag("PersistentReservationsSupported"))
 			disk.instanceID, disk.path = r.text("InstanceID"), r.Path
 			s.disks = append(s.disks, disk)
@@ -73,7 +73,7 @@ func (s *storage) addDrive(r *reader, subType string) {
 	r.keep(err)
 	disk := Disk{Key: DiskKey(c.Type, c.Number, location), Controller: c.Type, Number: c.Number, Location: location}
 	if subType == subTypePhysicalDisk {
-		disk.Kind, disk.Path, disk.instanceID, disk.path = DiskPassThrough, r.first("HostResource"), r.text("InstanceID"), r.Path
+		disk.Kind, disk.Path, disk.instanceID, disk.path = DiskPassThrough, r.hostResource(), r.text("InstanceID"), r.Path
 		s.disks = append(s.disks, disk)
 		return
 	}

@@ -138,7 +138,7 @@ func TestRequesterEndsWithItsConnection(t *testing.T) {
 		_, _ = r.Snapshot(t.Context()) // cut off below
 	}()
 	<-pause.Reached
-	host.Close() //nolint:errcheck // closed twice: its connections break as those of a dead host
+	host.Close() // closed twice: its connections break as those of a dead host
 	<-ended
 	if n := host.ShadowCopies(); n != 0 {
 		t.Errorf("%d shadow copies remain", n)

@@ -48,14 +48,3 @@ type replayedMachine struct{ recording *recording.Recording }
 func (m replayedMachine) Facts(context.Context) (Facts, error) {
 	return recording.Noted[Facts](m.recording, factsCall)
 }
-
-// privileges are those that a backup and a restore use: attaching disks, reading and writing past the files' access lists.
-var privileges = []string{"SeManageVolumePrivilege", "SeBackupPrivilege", "SeRestorePrivilege", "SeSecurityPrivilege"}
-
-// exports are the functions of Windows that no package of Go's declares and that older or smaller Windows lack.
-var exports = map[string][]string{
-	"virtdisk.dll": {
-		"OpenVirtualDisk", "AttachVirtualDisk", "DetachVirtualDisk", "GetVirtualDiskPhysicalPath",
-		"GetVirtualDiskInformation", "SetVirtualDiskInformation", "QueryChangesVirtualDisk",
-	},
-}

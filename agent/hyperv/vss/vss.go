@@ -93,8 +93,8 @@ func VolumeOf(path string) string {
 }
 
 var (
-	// ErrNoWriter: the host has no Hyper-V writer.
+	// ErrNoWriter means that the host has no Hyper-V writer.
 	ErrNoWriter = errors.New("the host has no Hyper-V VSS writer")
-	// ErrDisconnected: the requester is not reachable (any more), and its shadow copies are gone.
+	// ErrDisconnected means that the requester is not reachable (any more), and its shadow copies are gone.
 	ErrDisconnected = errors.New("the VSS requester is not reachable")
 )

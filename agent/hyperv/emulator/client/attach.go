@@ -23,7 +23,7 @@ func (d disks) Attach(ctx context.Context, path string, way virtdisk.Way) (virtd
 	if err != nil {
 		return nil, err
 	}
-	file, err := files{d.client}.Open(ctx, attached.Path)
+	file, err := files(d).Open(ctx, attached.Path)
 	if err != nil {
 		return nil, errors.Join(err, connection.Close())
 	}

@@ -82,7 +82,7 @@ type comparison struct {
 
 func (c *comparison) add(e entry) error {
 	var in wire.WMI
-	if !strings.HasPrefix(e.Call, "wmi.") || e.Error != nil {
+	if refused := e.Error != nil; refused || !strings.HasPrefix(e.Call, "wmi.") {
 		return nil
 	}
 	if err := json.Unmarshal(e.In, &in); err != nil {

@@ -127,10 +127,10 @@ func walk(value any, class, property string, rewrite func(class, property, text 
 			class = own
 		}
 		for name, inner := range v {
-			switch {
-			case name == "class", name == "method", name == "assocClass", name == "resultClass", name == "namespace":
+			switch name {
+			case "class", "method", "assocClass", "resultClass", "namespace":
 				continue
-			case name == "strings":
+			case "strings":
 				v[name] = walk(inner, class, property, rewrite) // an array keeps its property's name
 			default:
 				v[name] = walk(inner, class, name, rewrite)
