@@ -17,8 +17,6 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 )
 
-var buffers = sync.Pool{New: func() any { return newAlignedBuffer(largestRead) }}
-
 // manageVolume is the privilege that AttachVirtualDisk asks for (SE_MANAGE_VOLUME_NAME).
 const manageVolume = "SeManageVolumePrivilege"
 
