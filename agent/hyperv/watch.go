@@ -114,7 +114,7 @@ func (w *Watch) Next(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	case <-w.ctx.Done():
-		return "", fmt.Errorf("watch virtual machines: %w", context.Cause(w.ctx))
+		return "", fmt.Errorf("watch virtual machines: %w", context.Cause(w.ctx)) //nolint:contextcheck // why the watch itself ended
 	}
 }
 

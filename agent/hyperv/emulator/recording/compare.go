@@ -80,9 +80,12 @@ type comparison struct {
 	found  map[Difference]bool
 }
 
+// refused says that the host answered with an error, which has nothing to compare.
+func (e entry) refused() bool { return e.Error != nil }
+
 func (c *comparison) add(e entry) error {
 	var in wire.WMI
-	if refused := e.Error != nil; refused || !strings.HasPrefix(e.Call, "wmi.") {
+	if !strings.HasPrefix(e.Call, "wmi.") || e.refused() {
 		return nil
 	}
 	if err := json.Unmarshal(e.In, &in); err != nil {

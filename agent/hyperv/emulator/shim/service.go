@@ -22,4 +22,6 @@ type starter func(host *emulator.Host) process
 var services = map[string]starter{
 	"control": newControl,
 	"disk":    newDisks,
+	"vss":     newVSSProcess,
+	"wmi":     newAutomation,
 }

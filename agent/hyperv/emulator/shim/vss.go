@@ -13,8 +13,6 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
-func init() { services["vss"] = func(h *emulator.Host) process { return newVSSProcess(h) } }
-
 // vssProcess is the VSS objects of one process. Its functions are the methods of the interfaces of vsbackup.h; their first argument is the object.
 type vssProcess struct {
 	host *emulator.Host
@@ -24,7 +22,7 @@ type vssProcess struct {
 	objects map[Object]any // *vssBackup or *vssAsync
 }
 
-func newVSSProcess(h *emulator.Host) *vssProcess {
+func newVSSProcess(h *emulator.Host) process {
 	return &vssProcess{host: h, objects: make(map[Object]any)}
 }
 

@@ -11,8 +11,6 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
 )
 
-func init() { services["wmi"] = newAutomation }
-
 // HRESULTs (winerror.h, wbemcli.h).
 const (
 	hrOK              = 0

@@ -28,7 +28,8 @@ func Self() (vss.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	return Service(func() *exec.Cmd { return exec.Command(exe, Command) }), nil
+	// A child lives as long as its requester, whatever becomes of the call that started it.
+	return Service(func() *exec.Cmd { return exec.CommandContext(context.Background(), exe, Command) }), nil
 }
 
 // Service makes requesters in children that command starts: each a process that calls Run.
