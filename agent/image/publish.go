@@ -208,6 +208,11 @@ func (w *Writer) secure(ctx context.Context, fresh *Repository, img *Image, lock
 	if err != nil || lock.period == 0 {
 		return nil, err
 	}
+	for zero := range img.zeros { // a reader of ours does without them, stock kopia does not
+		if err := p.object(ctx, zero); err != nil {
+			return nil, damaged(err, "zeros")
+		}
+	}
 	found, err := fresh.hold(ctx, p, lock)
 	if found.Before(held) {
 		held = found

@@ -39,17 +39,6 @@ type S3Location struct {
 	AccessKeyID     string
 	SecretAccessKey string
 	SessionToken    string // of temporary credentials; may be empty
-
-	// AsOf opens the bucket as it was at that time, to read only: what was deleted or overwritten since is there as it was, as long as the
-	// bucket keeps its versions. Zero opens it as it is.
-	AsOf time.Time
-}
-
-func (s S3Location) pointInTime() *time.Time {
-	if s.AsOf.IsZero() {
-		return nil
-	}
-	return &s.AsOf
 }
 
 // String names the place for people.

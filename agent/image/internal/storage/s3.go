@@ -50,7 +50,6 @@ func openS3(ctx context.Context, l S3Location, now func() time.Time) (place, err
 		SecretAccessKey: l.SecretAccessKey,
 		SessionToken:    l.SessionToken,
 		Region:          l.Region,
-		PointInTime:     l.pointInTime(),
 	}, false)
 	if err != nil {
 		return nil, err
@@ -64,9 +63,6 @@ func openS3(ctx context.Context, l S3Location, now func() time.Time) (place, err
 
 // PutBlob stores an object. With DoNotRecreate it never replaces one: the store decides (If-None-Match), not a look before.
 func (b *bucket) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts blob.PutOptions) error {
-	if b.IsReadOnly() {
-		return newError("store blob", ErrNotUsable, "a view of the past cannot be written to")
-	}
 	if !opts.SetModTime.IsZero() {
 		return blob.ErrSetTimeUnsupported
 	}
