@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
-	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/shim"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss/child"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss/remote"
@@ -53,27 +52,16 @@ func newShadowHost(t *testing.T, o vsstest.Options) *shadowHost {
 		}
 	}
 	h.makeDisk(t)
-	var err error
-	if h.Host, err = emulator.Open(h.dir, emulator.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := shim.Listen(t.Context(), h.dir, "127.0.0.1:0")
+	served, err := serve(h.dir, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.address = listener.Addr().String()
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- shim.Serve(ctx, h.Host, listener) }()
 	t.Cleanup(func() {
-		stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-		if err := h.Close(); err != nil {
+		if err := served.end(); err != nil {
 			t.Error(err)
 		}
 	})
+	h.Host, h.address = served.Host, served.address
 	return h
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,6 +16,7 @@ import (
 // Kinds of calls that leave the agent for Windows.
 const (
 	kindWMI     = "WMI"
+	kindVSS     = "VSS"
 	kindLibrary = "DLL"
 )
 
@@ -24,60 +26,131 @@ type call struct{ kind, name string }
 // invokers are the functions through which all WMI methods are called: with the method's name as a literal, or passed on from their own caller.
 var invokers = []string{"callService", "Call", "Invoke"}
 
-// callsInCode lists what the Go code below a folder can call, tests and the emulated host left out, with the first place of each.
-func callsInCode(folder string) (map[call]string, error) {
-	found := map[call]string{}
-	files := token.NewFileSet()
-	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && entry.Name() == "emulator" {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		return callsInFile(files, file, found)
-	})
-	return found, err
+// slotPrefix is what the constants are named with that have the places of VSS's methods in their interfaces: it has no other list of them.
+const slotPrefix = "slot"
+
+// source is a parsed file.
+type source struct {
+	*ast.File
+	folder string
 }
 
-func callsInFile(files *token.FileSet, file *ast.File, found map[call]string) (err error) {
-	add := func(kind, name string, at token.Pos) {
-		if _, known := found[call{kind, name}]; !known {
-			found[call{kind, name}] = files.Position(at).String()
+// code is what a folder's Go files can call, tests and the emulated host left out, with the first place of each call.
+type code struct {
+	positions *token.FileSet
+	files     []source
+	// libraries are the variables that hold DLLs, by their folder and name. Of these only the ones that shims stand in for are Hyper-V's.
+	libraries map[[2]string]string
+	shims     []string
+	found     map[call]string
+}
+
+// callsInCode lists what the Go code below a folder can call of WMI, VSS and the DLLs for which the folder shims has definitions.
+func callsInCode(folder, shims string) (map[call]string, error) {
+	definitions, err := filepath.Glob(filepath.Join(shims, "*.def"))
+	if err != nil {
+		return nil, err
+	}
+	c := &code{positions: token.NewFileSet(), libraries: map[[2]string]string{}, found: map[call]string{}}
+	for _, definition := range definitions {
+		c.shims = append(c.shims, strings.TrimSuffix(filepath.Base(definition), ".def")+".dll")
+	}
+	if err := filepath.WalkDir(folder, c.parse); err != nil {
+		return nil, err
+	}
+	for _, file := range c.files {
+		ast.Inspect(file.File, func(node ast.Node) bool { c.noteLibraries(file, node); return true })
+	}
+	for _, file := range c.files {
+		var failed error
+		ast.Inspect(file.File, func(node ast.Node) bool {
+			failed = errors.Join(failed, c.visit(file, node))
+			return true
+		})
+		if failed != nil {
+			return nil, failed
 		}
 	}
-	disks := importName(file, "github.com/Microsoft/go-winio/vhd")
-	ast.Inspect(file, func(node ast.Node) bool {
-		expression, isCall := node.(*ast.CallExpr)
-		if !isCall {
-			return true
-		}
-		callee, receiver := calleeOf(expression)
-		switch {
-		case slices.Contains(invokers, callee):
-			name, passedOn := methodOf(expression)
-			if name != "" {
-				add(kindWMI, name, expression.Pos())
-			} else if !passedOn {
-				err = fmt.Errorf("%s: the WMI method is named neither by a literal nor by a parameter called method", files.Position(expression.Pos()))
-			}
-		case callee == "NewProc" && len(expression.Args) == 1:
-			if name, ok := literal(expression.Args[0]); ok {
-				add(kindLibrary, name, expression.Pos())
-			}
-		case disks != "" && receiver == disks && exported[callee] != "":
-			add(kindLibrary, exported[callee], expression.Pos())
-		}
-		return true
-	})
+	return c.found, nil
+}
+
+// parse implements fs.WalkDirFunc.
+func (c *code) parse(path string, entry fs.DirEntry, err error) error {
+	if err != nil {
+		return err
+	}
+	if entry.IsDir() && (entry.Name() == "emulator" || strings.HasSuffix(entry.Name(), "test")) {
+		return filepath.SkipDir
+	}
+	if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+		return nil
+	}
+	file, err := parser.ParseFile(c.positions, path, nil, parser.SkipObjectResolution)
+	c.files = append(c.files, source{file, filepath.Dir(path)})
 	return err
+}
+
+// noteLibraries remembers the variables that are declared as NewLazySystemDLL("NAME").
+func (c *code) noteLibraries(file source, node ast.Node) {
+	declared, ok := node.(*ast.ValueSpec)
+	if !ok || len(declared.Values) != len(declared.Names) {
+		return
+	}
+	for i, value := range declared.Values {
+		expression, isCall := value.(*ast.CallExpr)
+		if !isCall {
+			continue
+		}
+		if callee, _ := calleeOf(expression); callee != "NewLazySystemDLL" || len(expression.Args) != 1 {
+			continue
+		}
+		if name, ok := literal(expression.Args[0]); ok {
+			c.libraries[[2]string{file.folder, declared.Names[i].Name}] = name
+		}
+	}
+}
+
+func (c *code) add(kind, name string, at token.Pos) {
+	if _, known := c.found[call{kind, name}]; !known {
+		c.found[call{kind, name}] = c.positions.Position(at).String()
+	}
+}
+
+func (c *code) visit(file source, node ast.Node) error {
+	switch node := node.(type) {
+	case *ast.ValueSpec:
+		for _, name := range node.Names {
+			if method, isSlot := strings.CutPrefix(name.Name, slotPrefix); isSlot {
+				c.add(kindVSS, method, name.Pos())
+			}
+		}
+	case *ast.CallExpr:
+		return c.visitCall(file, node)
+	}
+	return nil
+}
+
+func (c *code) visitCall(file source, expression *ast.CallExpr) error {
+	callee, receiver := calleeOf(expression)
+	disks := importName(file.File, "github.com/Microsoft/go-winio/vhd")
+	switch {
+	case callee == "Call" && receiver != importName(file.File, "github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"):
+	case slices.Contains(invokers, callee):
+		name, passedOn := methodOf(expression)
+		if name != "" {
+			c.add(kindWMI, name, expression.Pos())
+		} else if !passedOn {
+			return fmt.Errorf("%s: the WMI method is named neither by a literal nor by a parameter called method", c.positions.Position(expression.Pos()))
+		}
+	case callee == "NewProc" && len(expression.Args) == 1:
+		name, ok := literal(expression.Args[0])
+		if ok && slices.Contains(c.shims, c.libraries[[2]string{file.folder, receiver}]) {
+			c.add(kindLibrary, name, expression.Pos())
+		}
+	case disks != "" && receiver == disks && exported[callee] != "":
+		c.add(kindLibrary, exported[callee], expression.Pos())
+	}
+	return nil
 }
 
 // exported names the functions of virtdisk.dll behind those of go-winio.

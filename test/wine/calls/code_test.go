@@ -1,8 +1,10 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +13,18 @@ import (
 
 const sample = `package sample
 
-import disks "github.com/Microsoft/go-winio/vhd"
+import (
+	disks "github.com/Microsoft/go-winio/vhd"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
+)
+
+const slotDoSnapshotSet = 38
+
+var (
+	kernel  = windows.NewLazySystemDLL("kernel32.dll")
+	library = windows.NewLazySystemDLL("virtdisk.dll")
+)
 
 func (h *host) callService(service, method string) { wmi.Call(h, service, method, nil) }
 
@@ -19,7 +32,8 @@ func (h *host) work() {
 	h.callService(snapshots, "CreateSnapshot")
 	h.session.Invoke(ctx, path, "RequestStateChange", nil)
 	disks.OpenVirtualDiskWithParameters("x")
-	library.NewProc("QueryChangesVirtualDisk")
+	library.NewProc("QueryChangesVirtualDisk").Call(1)
+	kernel.NewProc("Sleep")
 }
 `
 
@@ -27,10 +41,11 @@ func TestCallsAreFoundInCode(t *testing.T) {
 	g := NewWithT(t)
 	folder := t.TempDir()
 	g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(sample), 0o644)).To(Succeed())
-	found, err := callsInCode(folder)
+	g.Expect(os.WriteFile(filepath.Join(folder, "virtdisk.def"), nil, 0o644)).To(Succeed())
+	found, err := callsInCode(folder, folder)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(found).To(And(HaveKey(call{kindWMI, "CreateSnapshot"}), HaveKey(call{kindWMI, "RequestStateChange"}),
-		HaveKey(call{kindLibrary, "OpenVirtualDisk"}), HaveKey(call{kindLibrary, "QueryChangesVirtualDisk"})))
+	g.Expect(slices.Collect(maps.Keys(found))).To(ConsistOf(call{kindWMI, "CreateSnapshot"}, call{kindWMI, "RequestStateChange"},
+		call{kindVSS, "DoSnapshotSet"}, call{kindLibrary, "OpenVirtualDisk"}, call{kindLibrary, "QueryChangesVirtualDisk"}))
 }
 
 func TestACallThatCannotBeNamedIsRefused(t *testing.T) {
@@ -38,7 +53,7 @@ func TestACallThatCannotBeNamedIsRefused(t *testing.T) {
 	folder := t.TempDir()
 	code := "package sample\n\nfunc work(what string) { session.Invoke(ctx, path, what, nil) }\n"
 	g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(code), 0o644)).To(Succeed())
-	_, err := callsInCode(folder)
+	_, err := callsInCode(folder, folder)
 	g.Expect(err).To(MatchError(ContainSubstring("sample.go:3")))
 }
 
@@ -52,7 +67,7 @@ func TestWhatWasNeverExecutedIsMissing(t *testing.T) {
 	record("first", `{"calls": {"Msvm_A.One": {"0": 3}, "Msvm_A.Two": {"4096": 1, "32775": 1}}}`)
 	record("second", `{"calls": {"Msvm_B.One": {"32775": 1}}}`)
 	var table strings.Builder
-	missing, err := compare(&table, code, records)
+	missing, err := compare(&table, code, code, records)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(missing).To(Equal(1), table.String())
 	g.Expect(table.String()).To(MatchRegexp(`Three.*MISSING`))

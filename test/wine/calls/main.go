@@ -1,5 +1,5 @@
 // Command calls lists the methods and functions of Windows that the agent's code can call, beside how often each was really executed, and how often it
-// was seen to fail. It ends with 1 when one was never executed, or never failed.
+// was seen to fail. It ends with 1 when one was never executed, or never failed though it can.
 //
 //	calls FOLDER    the folder with what emulated hosts counted (emulator.UsageCounts), a file each
 package main
@@ -22,7 +22,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: calls FOLDER")
 		os.Exit(2)
 	}
-	missing, err := compare(os.Stdout, "agent", os.Args[1])
+	missing, err := compare(os.Stdout, "agent", "test/wine/shim", os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "calls:", err)
 		os.Exit(2)
@@ -36,9 +36,12 @@ func main() {
 // outcome is how often a call was executed.
 type outcome struct{ succeeded, failed int }
 
+// cannotFail are the methods and functions that return nothing which could tell a failure (vsbackup.h, IUnknown).
+var cannotFail = []string{"Release", "VssFreeSnapshotPropertiesInternal"}
+
 // compare prints a line for each call in the code, and returns how many lack a success or a failure.
-func compare(out io.Writer, code, records string) (missing int, err error) {
-	inCode, err := callsInCode(code)
+func compare(out io.Writer, code, shims, records string) (missing int, err error) {
+	inCode, err := callsInCode(code, shims)
 	if err != nil {
 		return 0, err
 	}
@@ -55,7 +58,7 @@ func compare(out io.Writer, code, records string) (missing int, err error) {
 	fmt.Fprintln(table, "CALL\tKIND\tSUCCEEDED\tFAILED\tFIRST PLACE\t")
 	for _, c := range calls {
 		o, note := executed[c.name], ""
-		if o.succeeded == 0 || o.failed == 0 {
+		if o.succeeded == 0 || (o.failed == 0 && !slices.Contains(cannotFail, c.name)) {
 			missing++
 			note = "MISSING"
 		}

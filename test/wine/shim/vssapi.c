@@ -10,7 +10,7 @@
 #include <vsbackup.h>
 
 /* An object of the host. vtbl is first, so that a pointer to it is the interface. */
-typedef struct { const void *vtbl; LONG refs; UINT64 id; WCHAR *document; VSS_ID instance; } object;
+typedef struct { const void *vtbl; LONG refs; UINT64 id; } object;
 
 static HRESULT result_of(DWORD status) { return status == RPC_UNAVAILABLE ? HRESULT_FROM_WIN32(status) : (HRESULT)status; }
 
@@ -58,8 +58,7 @@ static ULONG WINAPI release(object *o)
 {
     LONG left = InterlockedDecrement(&o->refs);
     if (!left) {
-        if (o->id) plain(o, "Release");
-        free(o->document);
+        plain(o, "Release");
         free(o);
     }
     return left;
@@ -93,13 +92,12 @@ static HRESULT WINAPI async_status(object *o, HRESULT *result, INT *reserved)
 
 static HRESULT WINAPI async_wait(object *o, DWORD milliseconds)
 {
-    HRESULT status, result = VSS_S_ASYNC_PENDING;
-    DWORD start = GetTickCount();
-    for (;;) {
-        status = async_status(o, &result, NULL);
-        if (FAILED(status) || result != VSS_S_ASYNC_PENDING || GetTickCount() - start >= milliseconds) return status;
-        Sleep(2);
-    }
+    rpc_buffer in = {0}, out = {0};
+    DWORD status;
+    rpc_put_object(&in, o->id); rpc_put_u32(&in, milliseconds);
+    status = rpc_call("Wait", &in, &out);
+    rpc_free(&in); rpc_free(&out);
+    return result_of(status);
 }
 
 static IVssAsyncVtbl async_vtbl = {
@@ -118,9 +116,21 @@ static HRESULT start(object *o, const char *function, object **async)
     return result_of(status);
 }
 
-/* IVssExamineWriterMetadata: a document that was fetched already */
+/* IVssExamineWriterMetadata */
 
-static HRESULT WINAPI metadata_save(object *o, BSTR *document) { *document = SysAllocString(o->document); return S_OK; }
+static HRESULT WINAPI metadata_save(object *o, BSTR *document)
+{
+    rpc_buffer in = {0}, out = {0};
+    DWORD status;
+    WCHAR *text = NULL;
+    *document = NULL;
+    rpc_put_object(&in, o->id);
+    status = rpc_call("SaveAsXML", &in, &out);
+    if (!status && (text = rpc_take_text(&out))) *document = SysAllocString(text);
+    free(text);
+    rpc_free(&in); rpc_free(&out);
+    return result_of(status);
+}
 
 static IVssExamineWriterMetadataVtbl metadata_vtbl;
 
@@ -143,30 +153,32 @@ static HRESULT WINAPI metadata(object *o, UINT writer, VSS_ID *instance, object 
 {
     rpc_buffer in = {0}, out = {0};
     DWORD status;
-    object *m;
     *metadata = NULL;
     if (writer) return E_INVALIDARG;
     rpc_put_object(&in, o->id);
     status = rpc_call("GetWriterMetadata", &in, &out);
-    if (!status && (m = new_object(&metadata_vtbl, 0))) {
-        if (take_guid(&out, instance) && (m->document = rpc_take_text(&out))) *metadata = m;
-        else { release(m); status = VSS_E_OBJECT_NOT_FOUND; }
+    if (!status) {
+        if (!take_guid(&out, instance)) status = (DWORD)E_UNEXPECTED;
+        else *metadata = new_object(&metadata_vtbl, rpc_take_object(&out));
     }
     rpc_free(&in); rpc_free(&out);
     return result_of(status);
 }
 
-static HRESULT WINAPI metadata_count(object *o, UINT *count)
+/* Calls a method that tells a number. */
+static HRESULT number(object *o, const char *function, UINT *n)
 {
     rpc_buffer in = {0}, out = {0};
-    rpc_value v;
     DWORD status;
+    *n = 0;
     rpc_put_object(&in, o->id);
-    status = rpc_call("GetWriterMetadata", &in, &out);
-    *count = !status && rpc_take(&out, &v) ? 1 : 0;
+    status = rpc_call(function, &in, &out);
+    if (!status) *n = rpc_take_u32(&out);
     rpc_free(&in); rpc_free(&out);
     return result_of(status);
 }
+
+static HRESULT WINAPI metadata_count(object *o, UINT *count) { return number(o, "GetWriterMetadataCount", count); }
 
 static int is_hyperv(const VSS_ID *writer)
 {
@@ -197,7 +209,7 @@ static HRESULT WINAPI complete(object *o, object **async) { return start(o, "Bac
 static HRESULT WINAPI abort_backup(object *o) { return plain(o, "AbortBackup"); }
 static HRESULT WINAPI gather_status(object *o, object **async) { return start(o, "GatherWriterStatus", async); }
 static HRESULT WINAPI free_status(object *o) { return plain(o, "FreeWriterStatus"); }
-static HRESULT WINAPI status_count(object *o, UINT *count) { (void)o; *count = 1; return S_OK; }
+static HRESULT WINAPI status_count(object *o, UINT *count) { return number(o, "GetWriterStatusCount", count); }
 
 static HRESULT WINAPI writer_status(object *o, UINT i, VSS_ID *instance, VSS_ID *writer, BSTR *name, VSS_WRITER_STATE *state, HRESULT *failure)
 {
@@ -304,7 +316,7 @@ BOOL WINAPI DllMain(HINSTANCE instance, DWORD reason, void *reserved)
 HRESULT STDAPICALLTYPE CreateVssBackupComponentsInternal(IVssBackupComponents **backup)
 {
     rpc_buffer out = {0};
-    DWORD status = rpc_call("CreateVssBackupComponents", NULL, &out);
+    DWORD status = rpc_call("CreateVssBackupComponentsInternal", NULL, &out);
     *backup = NULL;
     if (!status) *backup = (IVssBackupComponents *)new_object(&backup_vtbl, rpc_take_object(&out));
     rpc_free(&out);
@@ -313,7 +325,10 @@ HRESULT STDAPICALLTYPE CreateVssBackupComponentsInternal(IVssBackupComponents **
 
 void APIENTRY VssFreeSnapshotPropertiesInternal(VSS_SNAPSHOT_PROP *p)
 {
+    rpc_buffer out = {0};
     CoTaskMemFree(p->m_pwszSnapshotDeviceObject);
     CoTaskMemFree(p->m_pwszOriginalVolumeName);
     memset(p, 0, sizeof *p);
+    rpc_call("VssFreeSnapshotPropertiesInternal", NULL, &out);
+    rpc_free(&out);
 }

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,7 +18,7 @@ type vssProcess struct {
 
 	mu      sync.Mutex
 	last    Object
-	objects map[Object]any // *vssBackup or *vssAsync
+	objects map[Object]any // *vssBackup, *vssAsync or vssMetadata
 }
 
 func newVSSProcess(h *emulator.Host) process {
@@ -58,29 +57,57 @@ func release(o any) {
 	}
 }
 
+// failsByItself are the calls whose faults the host has: at the place where each comes about, which may be long after the call returned.
+var failsByItself = map[string]bool{
+	"GatherWriterMetadata": true, "StartSnapshotSet": true, "AddToSnapshotSet": true, "PrepareForBackup": true, "DoSnapshotSet": true,
+	"GatherWriterStatus": true, "BackupComplete": true, "DeleteSnapshots": true,
+}
+
 // call implements process.
 func (p *vssProcess) call(ctx context.Context, function string, args []any) (uint32, []any) {
-	if function == "CreateVssBackupComponents" {
-		return p.create(ctx)
+	run := p.run(function, &args)
+	status, results := uint32(0), []any(nil)
+	if !failsByItself[function] {
+		status = codeOf(p.host.Faults().Take(function))
 	}
-	if len(args) == 0 {
-		return unexpected, nil
+	if status == 0 {
+		status, results = run(ctx, function, args)
 	}
-	id, _ := args[0].(Object)
+	p.host.Usage().Count(function, status)
+	return status, results
+}
+
+// run finds what runs a function: an object, which it takes from the arguments, or the library itself.
+func (p *vssProcess) run(function string, args *[]any) func(ctx context.Context, function string, args []any) (uint32, []any) {
+	switch function {
+	case "CreateVssBackupComponentsInternal":
+		return p.create
+	case "VssFreeSnapshotPropertiesInternal":
+		return succeed // the memory is the caller's
+	}
+	var id Object
+	if len(*args) > 0 {
+		id, _ = (*args)[0].(Object)
+		*args = (*args)[1:]
+	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	o := p.objects[id]
 	if function == "Release" {
 		delete(p.objects, id)
 	}
-	p.mu.Unlock()
 	switch o := o.(type) {
 	case *vssBackup:
-		return o.call(ctx, function, args[1:])
+		return o.call
 	case *vssAsync:
-		return o.call(function)
+		return o.call
+	case vssMetadata:
+		return o.call
 	}
-	return invalidHandle, nil
+	return func(context.Context, string, []any) (uint32, []any) { return invalidHandle, nil }
 }
+
+func succeed(context.Context, string, []any) (uint32, []any) { return 0, nil }
 
 func (p *vssProcess) keep(o any) Object {
 	p.mu.Lock()
@@ -90,7 +117,7 @@ func (p *vssProcess) keep(o any) Object {
 	return p.last
 }
 
-func (p *vssProcess) create(ctx context.Context) (uint32, []any) {
+func (p *vssProcess) create(ctx context.Context, _ string, _ []any) (uint32, []any) {
 	requester, err := p.host.VSS().Open(ctx)
 	if err != nil {
 		return codeOf(err), nil
@@ -139,25 +166,27 @@ func (b *vssBackup) call(ctx context.Context, function string, args []any) (uint
 	case "InitializeForBackup", "SetBackupState", "SetContext", "EnableWriterClasses", "SetBackupSucceeded", "FreeWriterMetadata", "FreeWriterStatus", "AbortBackup":
 		return 0, nil
 	case "GatherWriterMetadata":
-		return b.start(b.gather)
+		return b.start(function, b.gather)
+	case "GetWriterMetadataCount":
+		return b.metadataCount()
 	case "GetWriterMetadata":
 		return b.metadata()
-	case "GatherWriterStatus":
-		return b.start(func(context.Context) error { return nil })
+	case "GatherWriterStatus", "BackupComplete": // deleting is a call of its own
+		return b.start(function, func(context.Context) error { return b.process.host.Faults().Take(function) })
+	case "GetWriterStatusCount":
+		return 0, []any{uint32(1)}
 	case "GetWriterStatus":
 		return b.status()
 	case "PrepareForBackup":
-		return b.start(func(ctx context.Context) error { return b.noted(b.requester.Prepare(ctx)) })
+		return b.start(function, func(ctx context.Context) error { return b.noted(b.requester.Prepare(ctx)) })
 	case "DoSnapshotSet":
-		return b.start(func(ctx context.Context) error {
+		return b.start(function, func(ctx context.Context) error {
 			snapshot, err := b.requester.Do(ctx)
 			b.mu.Lock()
 			b.snapshot = snapshot
 			b.mu.Unlock()
 			return b.noted(err)
 		})
-	case "BackupComplete":
-		return b.start(b.complete)
 	case "StartSnapshotSet":
 		return b.startSet(ctx)
 	}
@@ -201,6 +230,7 @@ func (b *vssBackup) noted(err error) error {
 	if !failed {
 		return err
 	}
+	b.process.host.Usage().Count("HyperVWriter", uint32(writer.Code))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.writer = writer
@@ -229,11 +259,6 @@ func (b *vssBackup) gather(ctx context.Context) error {
 	defer b.mu.Unlock()
 	b.components = components
 	return err
-}
-
-// complete is BackupComplete alone: deleting is a call of its own.
-func (b *vssBackup) complete(context.Context) error {
-	return b.process.host.Faults().Take("BackupComplete")
 }
 
 func (b *vssBackup) startSet(ctx context.Context) (uint32, []any) {
@@ -274,22 +299,4 @@ func codeOf(err error) uint32 {
 		return uint32(code)
 	}
 	return unexpected
-}
-
-// metadata is the writer's identity and its document; no results when there is no writer.
-func (b *vssBackup) metadata() (uint32, []any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.components == nil {
-		return 0, nil
-	}
-	instance := "00000000-0000-0000-0000-000000000000"
-	if len(b.components) > 0 {
-		instance = b.components[0].Writer
-	}
-	document, err := xml.Marshal(writerMetadata(instance, b.components))
-	if err != nil {
-		return unexpected, nil
-	}
-	return 0, []any{"{" + instance + "}", string(document)}
 }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"encoding/xml"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
@@ -50,4 +51,45 @@ func writerMetadata(instance string, components []vss.Component) metadataDocumen
 		d.Groups = append(d.Groups, group)
 	}
 	return d
+}
+
+// metadataCount is the number of writers: that of Hyper-V, or none.
+func (b *vssBackup) metadataCount() (uint32, []any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.components == nil {
+		return 0, []any{uint32(0)}
+	}
+	return 0, []any{uint32(1)}
+}
+
+// metadata is the writer's identity and its document.
+func (b *vssBackup) metadata() (uint32, []any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.components == nil {
+		return codeOf(vss.ObjectNotFound), nil
+	}
+	instance := "00000000-0000-0000-0000-000000000000"
+	if len(b.components) > 0 {
+		instance = b.components[0].Writer
+	}
+	document, err := xml.Marshal(writerMetadata(instance, b.components))
+	if err != nil {
+		return unexpected, nil
+	}
+	return 0, []any{"{" + instance + "}", b.process.keep(vssMetadata(document))}
+}
+
+// vssMetadata is one IVssExamineWriterMetadata: its document.
+type vssMetadata string
+
+func (m vssMetadata) call(_ context.Context, function string, _ []any) (uint32, []any) {
+	switch function {
+	case "Release":
+		return 0, nil
+	case "SaveAsXML":
+		return 0, []any{string(m)}
+	}
+	return notImplemented, nil
 }
