@@ -104,15 +104,17 @@ vet: require-go ## Compile everything, tests too, for Linux and for Windows.
 verify: require-go ## Check that formatted and generated files are up to date.
 	hack/verify.sh $(GENERATED)
 
-# Under the race detector the images' tests take ten minutes, most of them in kopia: make soak does that.
+# Under the race detector these take many minutes, most of them in kopia and in crashes at every call: make soak does that.
+SLOW_UNDER_RACE := ./agent/image ./agent/hyperv ./agent/runner
+
 .PHONY: unit
 unit: require-go ## Test the packages; those that need a control plane get one.
 	assets="$(CONTROLPLANE)"
 	stores="$$(hack/stores.sh)"
 	export HYPERKEEP_STORES="$$stores"
 	KUBEBUILDER_ASSETS="$$assets" $(TEST) -timeout $(UNIT_TIMEOUT) -p 2 \
-		$$(go list ./... | grep -vE '^github.com/hyperkeep/hyperkeep/(test/|agent/image$$)')
-	go test -shuffle=on -timeout $(UNIT_TIMEOUT) ./agent/image
+		$$(go list ./... | grep -v '^github.com/hyperkeep/hyperkeep/test/' | grep -vxF "$$(go list $(SLOW_UNDER_RACE))")
+	KUBEBUILDER_ASSETS="$$assets" go test -shuffle=on -timeout $(UNIT_TIMEOUT) -p 2 $(SLOW_UNDER_RACE)
 
 # The tests see the real kubectl and helm first in PATH. One package at a time: each of them runs
 # whole control planes and hosts, and times out if two share two cores.
@@ -144,6 +146,8 @@ soak: require-go bin/helm ## Test what takes hours: every crash point, images un
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_SOAK=1
 	$(TEST) -count=1 -timeout 4h -p 1 ./test/crash
 	$(TEST) -count=1 -timeout 4h -rapid.checks=1000 ./agent/image ./agent/vhdx
+	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/runner ./test/service
+	go test -count=200 -timeout 4h -run 'TestWMI$$|TestVirtualDisks|TestVSSContract' ./test/wine
 
 ##@ Tools
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/image"
@@ -180,7 +181,7 @@ func blobs(t *testing.T, where image.Location, prefix string) []string {
 			return err
 		}
 		rel, err := filepath.Rel(root, path)
-		if err == nil && rel[:len(prefix)] == prefix {
+		if err == nil && strings.HasPrefix(strings.ReplaceAll(rel, string(filepath.Separator), ""), prefix) { // the folders are parts of the name
 			files = append(files, path)
 		}
 		return err
@@ -224,4 +225,30 @@ func scramble(t *testing.T, file string) {
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestADamagedMarkerCostsNoImage: what is left of its image, the snapshot and the contents, is not taken for rubbish.
+func TestADamagedMarkerCostsNoImage(t *testing.T) { // I2, I9
+	var c clock
+	c.ahead.Add(-int64(48 * time.Hour)) // since when a snapshot without an image is rubbish
+	where := directory(t)
+	r := create(t, where, image.Options{Now: c.now})
+	content, other := random(1, 3*mib), random(2, 3*mib)
+	backup(t, r, "one", disk("d0"), allocated(content))
+	backup(t, r, "two", disk("d0"), allocated(other))
+	var damaged string
+	for _, marker := range blobs(t, where, "hyperkeep-image-") {
+		flip(t, marker, 100)
+		if _, err := restore(create(t, where, image.Options{Now: c.now}), "one", "d0"); err != nil {
+			damaged = marker
+			break
+		}
+		flip(t, marker, 100) // it is the other's
+	}
+	c.ahead.Store(0)
+	collect(t, create(t, where, image.Options{Now: c.now}), &c)
+	flip(t, damaged, 100)
+	again := create(t, where, image.Options{Now: c.now})
+	mustRestore(t, again, "one", "d0", content)
+	mustRestore(t, again, "two", "d0", other)
 }

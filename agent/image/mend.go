@@ -38,15 +38,21 @@ func (m marker) snapshot() *snapshot.Manifest {
 }
 
 // mend brings the snapshots into line with the markers. An image without its snapshot gets it back, whoever took it away; what kopia then
-// collects are only the contents of images that are gone. A snapshot of ours without an image goes.
+// collects are only the contents of images that are gone. A snapshot of ours without an image goes, but not while a marker cannot be read: it may be
+// that image's, and all that is left of it.
 func (r *Repository) mend(ctx context.Context) error {
 	if err := r.refresh(ctx); err != nil {
 		return err
+	}
+	names, err := r.session.markers.names(ctx, ImageFilter{})
+	if err != nil {
+		return damaged(err, "list images")
 	}
 	images, err := r.session.markers.list(ctx, ImageFilter{})
 	if err != nil {
 		return damaged(err, "list images")
 	}
+	readable := len(images) >= len(names)
 	return r.write(ctx, "mend snapshots", func(ctx context.Context, w repo.RepositoryWriter) error {
 		found, err := w.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
 		if err != nil {
@@ -63,7 +69,7 @@ func (r *Repository) mend(ctx context.Context) error {
 				return err
 			case fits != "":
 				seen[fits] = true
-			case r.opts.Now().Sub(m.ModTime) > strayAge:
+			case readable && r.opts.Now().Sub(m.ModTime) > strayAge:
 				if err := w.DeleteManifest(ctx, m.ID); err != nil {
 					return err
 				}

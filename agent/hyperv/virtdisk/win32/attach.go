@@ -14,6 +14,7 @@ import (
 	"github.com/Microsoft/go-winio/vhd"
 	"golang.org/x/sys/windows"
 
+	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 )
 
@@ -36,7 +37,7 @@ func (Service) Attach(ctx context.Context, path string, way virtdisk.Way) (_ vir
 	return a, nil
 }
 
-var buffers = sync.Pool{New: func() any { return newAlignedBuffer(largestRead) }}
+var buffers = sync.Pool{New: func() any { return &transfer{alignedBuffer: newAlignedBuffer(largestRead)} }}
 
 // attached is the content of a disk, while it is attached.
 type attached struct {
@@ -101,11 +102,11 @@ func (a *attached) ReadAt(p []byte, offset int64) (done int, err error) {
 	if offset < 0 {
 		return 0, fmt.Errorf("read an attached disk: offset %d", offset)
 	}
-	buffer := buffers.Get().(*alignedBuffer)
+	buffer := buffers.Get().(*transfer)
 	defer buffers.Put(buffer)
 	for done < len(p) && offset+int64(done) < a.size {
 		part, skip := window(offset+int64(done), int64(len(p)-done), a.size)
-		n, err := read(a.reads, buffer.bytes[:part.Length], part.Offset)
+		n, err := buffer.read(a.reads, part)
 		if err != nil {
 			return done, fmt.Errorf("read %d bytes at byte %d of an attached disk: %w", part.Length, part.Offset, err)
 		}
@@ -120,18 +121,24 @@ func (a *attached) ReadAt(p []byte, offset int64) (done int, err error) {
 	return done, nil
 }
 
-// read reads at an offset of a handle that is open for overlapped use. Reads of one handle do not wait for each other.
-func read(handle windows.Handle, into []byte, offset int64) (int, error) {
+// transfer is what Windows writes to while a read is under way. It lies on the heap, which Go does not move; a stack may move in the meantime.
+type transfer struct {
+	*alignedBuffer
+	request windows.Overlapped
+}
+
+// read reads a part of a handle that is open for overlapped use. Reads of one handle do not wait for each other.
+func (t *transfer) read(handle windows.Handle, part extent.Extent) (int, error) {
 	event, err := windows.CreateEvent(nil, 1, 0, nil)
 	if err != nil {
 		return 0, failed("CreateEvent", err)
 	}
 	defer func() { _ = windows.CloseHandle(event) }() // it has served
-	request := &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32), HEvent: event}
+	t.request = windows.Overlapped{Offset: uint32(part.Offset), OffsetHigh: uint32(part.Offset >> 32), HEvent: event}
 	var n uint32
-	err = windows.ReadFile(handle, into, nil, request)
+	err = windows.ReadFile(handle, t.bytes[:part.Length], nil, &t.request)
 	if err == nil || errors.Is(err, windows.ERROR_IO_PENDING) {
-		err = windows.GetOverlappedResult(handle, request, &n, true)
+		err = windows.GetOverlappedResult(handle, &t.request, &n, true)
 	}
 	if errors.Is(err, windows.ERROR_HANDLE_EOF) {
 		return 0, io.ErrUnexpectedEOF
