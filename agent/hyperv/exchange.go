@@ -165,8 +165,14 @@ func isMarked(settings wmi.Instance, err error, tag string) (bool, error) {
 
 // target is what a VM that was kept aside is imported as.
 func (a Aside) target(tag string) RestoreTarget {
-	return RestoreTarget{Name: a.Import.Name, Roots: a.Roots, Disks: a.Disks, Tag: tag + " (put back)", KeepNetworks: true}
+	return RestoreTarget{Name: a.Import.Name, Roots: a.Roots, Disks: a.Disks, Tag: tag + putBackSuffix, KeepNetworks: true}
 }
+
+// putBackSuffix tells what a restore puts back from what it restores.
+const putBackSuffix = " (put back)"
+
+// RestoreOf is the tag of the restore that a tag of PlannedTags belongs to: what is put back carries one of its own.
+func RestoreOf(tag string) string { return strings.TrimSuffix(tag, putBackSuffix) }
 
 // keepAside copies the configuration files of a VM that is off. Copies that an earlier call made stay: their originals may be going right now.
 func (h *Host) keepAside(ctx context.Context, settings wmi.Instance, a Aside) error {

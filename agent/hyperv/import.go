@@ -198,7 +198,7 @@ func (h *Host) destroy(ctx context.Context, system string) error {
 	return err
 }
 
-// PlannedTags lists the tags of the planned VMs that carry our mark: what a sweeper compares with the tasks that live.
+// PlannedTags lists the tags of the planned VMs that carry our mark: what a sweeper compares, by RestoreOf, with the tasks that live.
 func (h *Host) PlannedTags(ctx context.Context) ([]string, error) {
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
@@ -215,9 +215,9 @@ func (h *Host) PlannedTags(ctx context.Context) ([]string, error) {
 	return tags, nil
 }
 
-// unlessGone makes a refusal ErrBusy when it came of the planned VM being destroyed meanwhile, by the job of an earlier call.
+// unlessGone makes a refusal, or that something was not found, ErrBusy when it came of the planned VM being destroyed meanwhile, by the job of an earlier call.
 func (h *Host) unlessGone(ctx context.Context, planned plannedVM, err error) error {
-	if !errors.Is(err, ErrImportRefused) {
+	if !errors.Is(err, ErrImportRefused) && !errors.Is(err, wmi.ErrNotFound) {
 		return err
 	}
 	_, lookErr := h.virt.Get(ctx, planned.settings.Path)

@@ -103,7 +103,7 @@ func TestRestoreThroughHyperV(t *testing.T) {
 		}
 	})
 	t.Run("what a dead agent left planned is swept", func(t *testing.T) {
-		r.leavePlanned(t)
+		r.leavePlanned("nobody")
 		for limit := time.Now().Add(time.Minute); r.planned() != 0; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(limit) {
 				t.Fatal("the planned virtual machine remains (I4)")
@@ -184,13 +184,13 @@ func (r *rig) expectOnly(t *testing.T, id string, content []byte) {
 	}
 }
 
-// leavePlanned leaves a marked planned virtual machine, with no journal: a second agent of another time made it.
-func (r *rig) leavePlanned(t *testing.T) {
-	t.Helper()
+// leavePlanned leaves a planned virtual machine with a mark, as an agent does that was killed.
+func (r *rig) leavePlanned(tag string) {
+	r.t.Helper()
 	folder := filepath.Join(r.dir, "crm", "Virtual Machines")
 	files, err := os.ReadDir(folder)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(filepath.Join(folder, file.Name()))
@@ -198,17 +198,17 @@ func (r *rig) leavePlanned(t *testing.T) {
 			err = os.WriteFile(filepath.Join(r.dir, "left.vmcx"), text, 0o600)
 		}
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 	}
-	im, err := r.logic.PrepareImport(t.Context(), `D:\VMs\left.vmcx`, "", "crm")
+	im, err := r.logic.PrepareImport(r.t.Context(), `D:\VMs\left.vmcx`, "", "crm")
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(r.t.Context())
 	defer cancel()
 	r.host.Faults().FailNext(emulator.Fault{Method: "ValidatePlannedSystem", ReturnValue: 32775})
-	if _, err = r.logic.ImportVM(ctx, im, hyperv.RestoreTarget{Name: "left", Folder: `D:\VMs\left`, Tag: "nobody"}); err == nil || r.planned() != 1 {
-		t.Fatalf("nothing was left: %v", err)
+	if _, err = r.logic.ImportVM(ctx, im, hyperv.RestoreTarget{Name: "left", Folder: `D:\VMs\left`, Tag: tag}); err == nil || r.planned() != 1 {
+		r.t.Fatalf("nothing was left: %v", err)
 	}
 }

@@ -113,7 +113,7 @@ func (s *Sweeper) sweepPlanned(ctx context.Context, tags []string) error {
 		}
 	}
 	for _, tag := range tags {
-		if !known[tag] {
+		if !known[hyperv.RestoreOf(tag)] {
 			err := s.Host.RemoveImport(ctx, hyperv.Import{}, tag)
 			ctrl.LoggerFrom(ctx).Info("Swept a planned virtual machine that a dead restore left behind", "restore", tag, "error", err)
 		}

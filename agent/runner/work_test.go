@@ -60,19 +60,8 @@ func newRigOn(t *testing.T, hostYAML string, before func(*rig, *Journal)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, client: c, dir: t.TempDir()}
-	r.makeMachine("crm")
-	if err := os.WriteFile(filepath.Join(r.dir, "host.yaml"), []byte(hostYAML), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if r.host, err = emulator.Open(r.dir, emulator.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.host.Close() })
-	r.logic = hyperv.New(hyperv.Seams{
-		Virtualization: r.host.Session(wmi.NamespaceVirtualization), CIM: r.host.Session(wmi.NamespaceCIMv2),
-		Disks: r.host.Disks(), Files: r.host.Files(), Shadows: r.host.VSS(), Clock: clock.RealClock{},
-	})
+	r := newHostOnly(t, hostYAML)
+	r.client = c
 	for _, namespace := range []string{v1alpha1.AgentNamespace(hostName), "keeper"} {
 		r.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 		r.create(&corev1.Secret{
@@ -97,6 +86,26 @@ func newRigOn(t *testing.T, hostYAML string, before func(*rig, *Journal)) *rig {
 			Options: host, Host: r.logic, Files: r.host.Files(),
 			InventoryResync: time.Minute, InventoryInterval: time.Second, SweepInterval: time.Second,
 		})
+	})
+	return r
+}
+
+// newHostOnly has a host with its virtual machine, and neither agents nor an API server.
+func newHostOnly(t *testing.T, hostYAML string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir()}
+	r.makeMachine("crm")
+	if err := os.WriteFile(filepath.Join(r.dir, "host.yaml"), []byte(hostYAML), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r.host, err = emulator.Open(r.dir, emulator.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.host.Close() })
+	r.logic = hyperv.New(hyperv.Seams{
+		Virtualization: r.host.Session(wmi.NamespaceVirtualization), CIM: r.host.Session(wmi.NamespaceCIMv2),
+		Disks: r.host.Disks(), Files: r.host.Files(), Shadows: r.host.VSS(), Clock: clock.RealClock{},
 	})
 	return r
 }
