@@ -147,7 +147,10 @@ func (c *code) visitCall(file source, expression *ast.CallExpr) error {
 		if ok && slices.Contains(c.shims, c.libraries[[2]string{file.folder, receiver}]) {
 			c.add(kindLibrary, name, expression.Pos())
 		}
-	case disks != "" && receiver == disks && exported[callee] != "":
+	case disks != "" && receiver == disks:
+		if exported[callee] == "" {
+			return fmt.Errorf("%s: it is not known which function of virtdisk.dll is behind %s", c.positions.Position(expression.Pos()), callee)
+		}
 		c.add(kindLibrary, exported[callee], expression.Pos())
 	}
 	return nil

@@ -49,12 +49,16 @@ func TestCallsAreFoundInCode(t *testing.T) {
 }
 
 func TestACallThatCannotBeNamedIsRefused(t *testing.T) {
-	g := NewWithT(t)
-	folder := t.TempDir()
-	code := "package sample\n\nfunc work(what string) { session.Invoke(ctx, path, what, nil) }\n"
-	g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(code), 0o644)).To(Succeed())
-	_, err := callsInCode(folder, folder)
-	g.Expect(err).To(MatchError(ContainSubstring("sample.go:3")))
+	for name, code := range map[string]string{
+		"a method in a variable":            "package sample\n\nfunc work(what string) { session.Invoke(ctx, path, what, nil) }\n",
+		"an unknown function of go-winio's": "package sample\n\nimport \"github.com/Microsoft/go-winio/vhd\"\nfunc work() { vhd.Shrink(disk) }\n",
+	} {
+		g := NewWithT(t)
+		folder := t.TempDir()
+		g.Expect(os.WriteFile(filepath.Join(folder, "sample.go"), []byte(code), 0o644)).To(Succeed())
+		_, err := callsInCode(folder, folder)
+		g.Expect(err).To(MatchError(MatchRegexp("sample.go:[34]")), name)
+	}
 }
 
 func TestWhatWasNeverExecutedIsMissing(t *testing.T) {
