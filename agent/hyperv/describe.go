@@ -44,7 +44,7 @@ func (h *Host) inspect(ctx context.Context, d *Disk) error {
 	switch {
 	case err == nil:
 		d.VirtualSize, d.FileSize, d.SectorSize = info.VirtualSize, info.FileSize, info.SectorSize
-		d.DiskID, d.TrackingEnabled = info.DiskID, info.TrackingEnabled
+		d.DiskID, d.TrackingEnabled, d.parent = info.DiskID, info.TrackingEnabled, info.ParentPath
 	case errors.Is(err, virtdisk.ErrDisconnected), ctx.Err() != nil:
 		return fmt.Errorf("inspect %s: %w", d.Path, err)
 	default:

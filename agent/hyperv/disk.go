@@ -63,6 +63,7 @@ type Disk struct {
 
 	instanceID string // of the allocation, which reference points name
 	path       string // of the allocation, or of the drive of a physical disk
+	parent     string // of a differencing disk's file, as the host resolves it
 }
 
 // DiskKey names the place of a disk: "SCSI-0-1" is location 1 of the first SCSI controller.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
@@ -78,12 +79,16 @@ func (s *Shadow) open(ctx context.Context, vmID string) (err error) {
 func (s *Shadow) Mode() vss.Mode { return s.component.Mode() }
 
 // Begin starts the snapshot set. Nothing happens to the VM yet: the caller journals the intent, then calls Snapshot. It waits while another backup makes a
-// set, for that one at a time is made on a host. ErrBusy, ErrForeignCheckpoint.
+// set, for that one at a time is made on a host; the intent is of the VM as it is afterwards. ErrBusy, ErrForeignCheckpoint.
 func (s *Shadow) Begin(ctx context.Context, approach ShadowApproach) (ShadowIntent, error) {
 	if err := s.takeTurn(ctx); err != nil {
 		return ShadowIntent{}, err
 	}
 	for waited := time.Duration(0); ; waited += setPause {
+		// What was seen before the wait is outdated, and a requester that failed is good for nothing else.
+		if err := errors.Join(s.requester.Close(), s.open(ctx, s.vm.ID)); err != nil {
+			return ShadowIntent{}, fmt.Errorf("begin a shadow copy: %w", err)
+		}
 		intent, err := s.begin(ctx, approach)
 		if err == nil || !errors.Is(err, vss.SnapshotSetInProgress) || waited >= setLimit {
 			return intent, err
@@ -92,10 +97,6 @@ func (s *Shadow) Begin(ctx context.Context, approach ShadowApproach) (ShadowInte
 		case <-ctx.Done():
 			return ShadowIntent{}, context.Cause(ctx)
 		case <-s.host.clock.After(setPause):
-		}
-		// A requester that failed is good for nothing else.
-		if err := errors.Join(s.requester.Close(), s.open(ctx, s.vm.ID)); err != nil {
-			return ShadowIntent{}, fmt.Errorf("begin a shadow copy again: %w", err)
 		}
 	}
 }
@@ -165,7 +166,7 @@ func (s *Shadow) Snapshot(ctx context.Context) (Taken, error) {
 		return Taken{}, errors.Join(writerFailure(err), settled)
 	}
 	s.snapshot, taken.Time = snapshot, snapshot.Taken
-	taken.Level, err = s.level(ctx)
+	taken.Level, err = s.level(ctx, taken.Saved)
 	return taken, err
 }
 
@@ -183,20 +184,43 @@ func writerFailure(err error) error {
 	return fmt.Errorf("shadow copy: %w", shadowFailure(err))
 }
 
-// level looks at the VM once more. The disks must still be those that were looked at before: a checkpoint of the VM's user in between would have been read
-// without what the guest wrote after it.
-func (s *Shadow) level(ctx context.Context) (Level, error) {
-	now, err := s.host.situation(ctx, s.vm.ID)
-	if err != nil {
+// level looks at the VM once more. It must still be what was looked at in Begin: a disk that was attached in between would be in no list, and one that a
+// checkpoint froze would have been read without what the guest wrote after it.
+func (s *Shadow) level(ctx context.Context, saved bool) (Level, error) {
+	// Off or saved, the VM gets no checkpoint of the writer.
+	own := !s.approach.Uninvolved && s.approach.Level != Offline && !saved
+	now, err := s.host.vm(ctx, s.vm.ID)
+	for n := 0; err == nil && n < len(s.vm.Disks) && !s.same(now, own); n++ {
+		now, err = s.host.vm(ctx, s.vm.ID) // the merge of a disk may have ended between the look at the VM and that at the file
+	}
+	switch {
+	case err != nil:
 		return "", err
-	}
-	if !slices.Equal(userCheckpoints(now), userCheckpoints(s.vm)) {
-		return "", fmt.Errorf("%w: a checkpoint was made or removed during the snapshot", ErrBusy)
-	}
-	if s.approach.Level == Offline && now.State != Off {
+	case !s.same(now, own):
+		return "", fmt.Errorf("%w: a checkpoint or a disk was added or removed during the snapshot", ErrBusy)
+	case s.approach.Level == Offline && now.State != Off:
 		return Crash, nil
 	}
 	return s.approach.Level, nil
+}
+
+// same tells whether the VM has the checkpoints and the disks that it had. With own, the writer may have made a recovery checkpoint of its own, right above
+// the disks, which it removes and merges afterwards.
+func (s *Shadow) same(now VM, own bool) bool {
+	if !slices.Equal(userCheckpoints(now), userCheckpoints(s.vm)) || !own && len(now.recoveryCheckpoints()) > 0 || len(now.Disks) != len(s.vm.Disks) {
+		return false
+	}
+	for _, d := range now.Disks {
+		was, found := s.vm.Disk(d.Key)
+		if !found || d.Kind != was.Kind {
+			return false
+		}
+		above := own && (d.Kind != DiskVHDX || strings.EqualFold(d.parent, was.Path)) // a disk in another format is not in the image
+		if !strings.EqualFold(d.Path, was.Path) && !above {
+			return false
+		}
+	}
+	return true
 }
 
 func userCheckpoints(vm VM) []string {

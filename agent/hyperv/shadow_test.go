@@ -2,6 +2,7 @@ package hyperv_test
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -192,6 +193,86 @@ func TestShadowIsRefused(t *testing.T) {
 		_, err := s.Snapshot(t.Context())
 		l.Expect(err).To(MatchError(hyperv.ErrQuiesce))
 	})
+}
+
+// attach gives the running VM a third disk.
+func (l *lab) attach() {
+	l.Helper()
+	l.makeDisk(filepath.Join(l.dir, "crm", "more.vhdx"), 0)
+	l.writeFile("crm/vm.yaml", strings.Replace(crm, "- path: data.vhdx\n", "- path: data.vhdx\n- path: more.vhdx\n", 1))
+	l.Eventually(func() int { return len(l.vm(crmID).Disks) }, "10s", "5ms").Should(Equal(3))
+}
+
+func TestShadowIsOfTheVMAfterTheWaitForItsTurn(t *testing.T) {
+	open := func(l *lab) *hyperv.Shadow {
+		s, err := l.OpenShadow(t.Context(), crmID)
+		l.Expect(err).NotTo(HaveOccurred())
+		t.Cleanup(func() { l.Expect(s.Close()).To(Succeed()) })
+		return s
+	}
+	t.Run("a disk was attached", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		s := open(l)
+		l.attach()
+		_, err := s.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true, Level: hyperv.Crash})
+		l.Expect(err).NotTo(HaveOccurred())
+		_, err = s.Snapshot(t.Context())
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(l.contents(s).Disks).To(HaveLen(3))
+	})
+	t.Run("another product made a recovery checkpoint", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		s := open(l)
+		l.snapshot(32768)
+		_, err := s.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true, Level: hyperv.Crash})
+		l.Expect(err).To(MatchError(hyperv.ErrForeignCheckpoint))
+	})
+	t.Run("it was started, and the writer leaves it saved", func(t *testing.T) {
+		l := newLab(t, oneVM().with("state: running", "state: \"off\"\nintegrationServices: missing").on(legacyHost))
+		l.host.Faults().FailNext(emulator.Fault{Method: "HyperVWriter.Thaw", ReturnValue: uint32(vss.WriterNonRetryable)})
+		s := open(l)
+		l.requestState(2)
+		intent, err := s.Begin(t.Context(), hyperv.ShadowApproach{Level: hyperv.Offline})
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(intent.State).To(Equal(hyperv.Running))
+		_, err = s.Snapshot(t.Context())
+		l.Expect(err).To(MatchError(vss.WriterNonRetryable))
+		l.Expect(l.vm(crmID).State).To(Equal(hyperv.Running), "NV-07")
+	})
+}
+
+func TestShadowOfAVMThatChangesDuringTheSnapshotIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		change      func(*lab)
+		application bool
+		want        error
+	}{
+		"another product makes a recovery checkpoint":           {func(l *lab) { l.snapshot(32768) }, false, hyperv.ErrBusy},
+		"another product does, and the writer cannot then":      {func(l *lab) { l.snapshot(32768) }, true, vss.WriterRetryable},
+		"its user makes a checkpoint":                           {func(l *lab) { l.snapshot(2) }, false, hyperv.ErrBusy},
+		"its user does, and the writer makes another on top":    {func(l *lab) { l.snapshot(2) }, true, hyperv.ErrBusy},
+		"a disk is attached":                                    {(*lab).attach, false, hyperv.ErrBusy},
+		"a disk is attached, and the writer makes a checkpoint": {(*lab).attach, true, hyperv.ErrBusy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, oneVM())
+			s, _, _ := l.shadow(c.application, false)
+			c.change(l)
+			_, err := s.Snapshot(t.Context())
+			l.Expect(err).To(MatchError(c.want))
+		})
+	}
+}
+
+func TestMergeOfTheWritersOwnCheckpointIsNoChange(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.host.Faults().HoldMerges()
+	defer l.host.Faults().ReleaseMerges()
+	s, _, _ := l.shadow(true, false)
+	taken, err := s.Snapshot(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(taken.Level).To(Equal(hyperv.Application))
+	l.Expect(l.vm(crmID).Operation).To(Equal(hyperv.MergingDisks))
 }
 
 func TestSnapshotSetsAreMadeOneAfterTheOther(t *testing.T) {
