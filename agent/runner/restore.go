@@ -29,6 +29,7 @@ type restore struct {
 	repositories *Repositories
 	journal      *Journal
 	claim        *Claim
+	turns        turns
 }
 
 // restoreRun is one restore under way. Its fields are set by the step that is named.
@@ -56,12 +57,20 @@ func (r *restore) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Rep
 	if task.Status.Restored != nil {
 		return r.journal.Delete(tag) // an earlier run did it all
 	}
+	end, err := r.turns.take(ctx, task.Spec.Restore.RestoreID)
+	if err != nil {
+		return err
+	}
+	defer end()
 	entry, found, err := r.journal.Get(tag)
 	if err != nil {
 		return err
 	}
 	if !found {
 		entry = Entry{Tag: tag, Restore: &RestoreEntry{ID: task.Spec.Restore.RestoreID}}
+	}
+	if entry, err = r.inherit(ctx, entry); err != nil {
+		return err
 	}
 	run := &restoreRun{restore: r, spec: task.Spec.Restore, report: report, entry: entry}
 	if entry.Restore.Result == nil {

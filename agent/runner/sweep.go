@@ -76,7 +76,7 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
 		limited, cancel := context.WithTimeout(ctx, releaseTimeout)
 		if entry.Restore != nil {
-			log.Info("Took back what a dead restore left behind", "error", s.Restores.undo(limited, entry))
+			log.Info("Took back what a dead restore left behind", "error", s.Restores.sweep(limited, tag, entry.Restore.ID))
 		} else {
 			result := release.leave(limited, entry)
 			log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
