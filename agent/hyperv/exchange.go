@@ -105,6 +105,7 @@ func (h *Host) activeSettings(ctx context.Context, vmID string) (wmi.Instance, e
 // again it completes what is missing. t has the tag, the name and the disks of the new VM.
 //
 // ErrImportRefused: Hyper-V does not take the new files, or would not take the old ones back; RollBackExchange then leaves the VM as it was. ErrBusy.
+// ErrVMNotFound and ErrDiskMismatch when somebody removed the VM or changed its disks since the plan.
 func (h *Host) Exchange(ctx context.Context, x Exchange, t RestoreTarget) (Restored, error) {
 	t.Roots = x.Aside.Roots
 	if err := h.giveWay(ctx, x, t.Tag); err != nil {
@@ -129,7 +130,7 @@ func (h *Host) giveWay(ctx context.Context, x Exchange, tag string) error {
 	}
 	settings, err := h.activeSettings(ctx, x.VMID)
 	if errors.Is(err, ErrVMNotFound) {
-		return nil
+		return h.wasAside(ctx, x)
 	}
 	marked, err := isMarked(settings, err, tag)
 	if err != nil || marked {
@@ -138,6 +139,12 @@ func (h *Host) giveWay(ctx context.Context, x Exchange, tag string) error {
 	vm, err := h.vm(ctx, x.VMID)
 	if err == nil {
 		err = replaceable(vm)
+	}
+	if err == nil {
+		err = h.exchangeable(ctx, x.VMID)
+	}
+	if err == nil {
+		err = x.Aside.sameDisks(vm)
 	}
 	if err == nil {
 		err = h.TurnOff(ctx, x.VMID)
@@ -152,6 +159,24 @@ func (h *Host) giveWay(ctx context.Context, x Exchange, tag string) error {
 		return err
 	}
 	return h.destroy(ctx, vm.systemPath)
+}
+
+// wasAside tells whether a VM that is gone is gone because it gave way: only what lies aside is removed. ErrVMNotFound.
+func (h *Host) wasAside(ctx context.Context, x Exchange) error {
+	_, err := h.files.Stat(ctx, x.Aside.Import.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s was removed or moved away by somebody else", ErrVMNotFound, x.VMID)
+	}
+	return err
+}
+
+// sameDisks is ErrDiskMismatch when a VM has other disks than it would be put back with.
+func (a Aside) sameDisks(vm VM) error {
+	same := slices.EqualFunc(a.Disks, vm.Disks, func(was TargetDisk, is Disk) bool { return was.Key == is.Key && strings.EqualFold(was.Path, is.Path) })
+	if !same {
+		return fmt.Errorf("%w: somebody has changed the disks since the restore was planned", ErrDiskMismatch)
+	}
+	return nil
 }
 
 // isMarked tells whether settings that were read, with or without an error, carry a mark.
@@ -216,7 +241,7 @@ func (h *Host) copyFile(ctx context.Context, from, to string) error {
 	return h.files.Rename(ctx, unfinished, to)
 }
 
-// RollBackExchange takes the new VM of a task away and puts the old one back, off, as far as Exchange came. The new disk files stay. Called again it
+// RollBackExchange takes the new VM of a task away and puts the old one back, off, as far as Exchange came; one that somebody else removed before stays gone. The new disk files stay. Called again it
 // completes what is missing. It cannot follow FinishExchange. ErrVMState when the new VM runs already.
 func (h *Host) RollBackExchange(ctx context.Context, x Exchange, tag string) error {
 	if err := h.rollBackExchange(ctx, x, tag); err != nil {
@@ -242,7 +267,12 @@ func (h *Host) rollBackExchange(ctx context.Context, x Exchange, tag string) err
 	if err == nil && !halfway { // it never went, or is back
 		return h.RemoveImport(ctx, x.Aside.Import, back.Tag)
 	}
-	if err != nil && !errors.Is(err, ErrVMNotFound) {
+	if errors.Is(err, ErrVMNotFound) {
+		if err = h.wasAside(ctx, x); errors.Is(err, ErrVMNotFound) {
+			return nil // it did not give way, so there is nothing to put back
+		}
+	}
+	if err != nil {
 		return err
 	}
 	put, err := h.ImportVM(ctx, x.Aside.Import, back)

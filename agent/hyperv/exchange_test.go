@@ -152,6 +152,34 @@ func TestExchangeIsRefused(t *testing.T) {
 		l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
 		l.expectBack(before, guestState)
 	})
+	t.Run("when somebody removed the VM since: nothing is imported, and nothing put back", func(t *testing.T) {
+		l := newLab(t, oneVM().with("state: running", "state: off"))
+		x, target := l.exchange()
+		l.Expect(os.Remove(filepath.Join(l.dir, "crm", "vm.yaml"))).To(Succeed())
+		_, err := l.Exchange(t.Context(), x, target)
+		l.Expect(err).To(MatchError(hyperv.ErrVMNotFound))
+		for range 2 {
+			l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
+		}
+		l.Expect(l.called("ImportSystemDefinition")).To(BeZero())
+	})
+	t.Run("when somebody changed the VM's disks since: it is not even turned off", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		x, target := l.exchange()
+		x.Aside.Disks[1].Path = `D:\VMs\crm\other.vhdx`
+		_, err := l.Exchange(t.Context(), x, target)
+		l.Expect(err).To(MatchError(hyperv.ErrDiskMismatch))
+		l.Expect(l.vm(crmID).State).To(Equal(hyperv.Running))
+	})
+	t.Run("when the VM replicates since: it is not even turned off", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		x, target := l.exchange()
+		l.writeFile("crm/vm.yaml", crm+"processors: 3\nreplica: primary\n")
+		l.Eventually(func() hyperv.ReplicaRole { return l.vm(crmID).Replica }, "10s", "5ms").Should(Equal(hyperv.ReplicaPrimary))
+		_, err := l.Exchange(t.Context(), x, target)
+		l.Expect(err).To(MatchError(hyperv.ErrImportRefused))
+		l.Expect(l.vm(crmID).State).To(Equal(hyperv.Running))
+	})
 	t.Run("once the new VM runs, it is not taken back", func(t *testing.T) {
 		l := newLab(t, oneVM())
 		x, target := l.exchange()
