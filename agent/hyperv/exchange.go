@@ -199,7 +199,8 @@ const putBackSuffix = " (put back)"
 // RestoreOf is the tag of the restore that a tag of PlannedTags belongs to: what is put back carries one of its own.
 func RestoreOf(tag string) string { return strings.TrimSuffix(tag, putBackSuffix) }
 
-// keepAside copies the configuration files of a VM that is off. Copies that an earlier call made stay: their originals may be going right now.
+// keepAside copies the configuration files of a VM that is off and is not being destroyed. It replaces what an earlier call copied: somebody may have started the
+// VM since.
 func (h *Host) keepAside(ctx context.Context, settings wmi.Instance, a Aside) error {
 	files, err := h.configurationFiles(ctx, settings)
 	if err != nil {
@@ -214,9 +215,6 @@ func (h *Host) keepAside(ctx context.Context, settings wmi.Instance, a Aside) er
 }
 
 func (h *Host) copyFile(ctx context.Context, from, to string) error {
-	if _, err := h.files.Stat(ctx, to); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	unfinished := to + ".unfinished"
 	if err := h.files.Remove(ctx, unfinished); err != nil {
 		return err
@@ -236,6 +234,9 @@ func (h *Host) copyFile(ctx context.Context, from, to string) error {
 	}
 	_, err = io.Copy(io.NewOffsetWriter(target, 0), io.NewSectionReader(source, 0, size))
 	if err := errors.Join(err, target.Sync(), target.Close()); err != nil {
+		return err
+	}
+	if err := h.files.Remove(ctx, to); err != nil {
 		return err
 	}
 	return h.files.Rename(ctx, unfinished, to)

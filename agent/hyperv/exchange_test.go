@@ -8,6 +8,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
 )
 
 // exchange plans giving the VM the configuration that it had at a checkpoint, and restored disks. It has other processors since.
@@ -109,6 +110,24 @@ func TestRollBackExchangeSurvivesEveryCrash(t *testing.T) {
 	}.run(t)
 }
 
+// Where the agent dies before the VM is removed, somebody may use it until the agent is back.
+func TestExchangePutsBackWhatTheVMHasSetMeanwhile(t *testing.T) {
+	l := newLab(t, oneVM())
+	x, target := l.exchange()
+	stop := l.refuse("DestroySystem", 32775)
+	_, err := l.Exchange(t.Context(), x, target)
+	l.Expect(err).To(MatchError(hyperv.ErrBusy))
+	stop()
+	l.Expect(l.RemoveImport(t.Context(), hyperv.Import{}, "task-9 (put back)")).To(Succeed())
+	l.Expect(l.Start(t.Context(), crmID)).To(Succeed())
+	l.writeFile("crm/Virtual Machines/"+crmID+".vmgs", "set since")
+	before := l.vm(crmID)
+	_, err = l.Exchange(t.Context(), x, target)
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
+	l.expectBack(before, "set since")
+}
+
 func TestExchangeIsRefused(t *testing.T) {
 	planOn := func(h *hyperv.Host) error {
 		im := hyperv.Import{File: `D:\VMs\staging\x.vmcx`, ID: crmID, Name: "crm"}
@@ -136,7 +155,7 @@ func TestExchangeIsRefused(t *testing.T) {
 	t.Run("when Hyper-V would not take the old files back: the VM stays", func(t *testing.T) {
 		l := newLab(t, oneVM())
 		x, target := l.exchange()
-		l.writeFile("aside/"+crmID+".vmcx", "torn")
+		l.host.Faults().FailNext(emulator.Fault{Method: "ImportSystemDefinition", JobError: 32768})
 		_, err := l.Exchange(t.Context(), x, target)
 		l.Expect(err).To(MatchError(hyperv.ErrImportRefused))
 		l.Expect(l.called("DestroySystem")).To(BeZero())
