@@ -289,11 +289,11 @@ func (r *restoreRun) write(ctx context.Context) error {
 	return r.journal.Put(r.entry)
 }
 
-// undo takes back what a restore made, as far as it came. What is gone already is no error.
+// undo takes back what a restore made, as far as it came, or clears up after one that succeeded. What is gone already is no error.
 func (r *restore) undo(ctx context.Context, entry Entry) error {
 	made := entry.Restore
 	if made.Result != nil {
-		return r.journal.Delete(entry.Tag)
+		return r.settle(ctx, entry)
 	}
 	if err := r.takeBack(ctx, made); err != nil {
 		return fmt.Errorf("take the restore back: %w", err)

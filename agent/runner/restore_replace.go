@@ -122,3 +122,13 @@ func (r *restore) finishReplaced(ctx context.Context, made *RestoreEntry) error 
 	}
 	return nil
 }
+
+// settle clears up after a restore that succeeded and was killed before it could do so. What a virtual machine that has changed since may still need stays for
+// good.
+func (r *restore) settle(ctx context.Context, entry Entry) error {
+	err := errors.Join(r.finishReplaced(ctx, entry.Restore), r.unstage(ctx, entry.Restore))
+	if err != nil && !errors.Is(err, hyperv.ErrDiskMismatch) && !errors.Is(err, hyperv.ErrVMNotFound) {
+		return err
+	}
+	return errors.Join(err, r.journal.Delete(entry.Tag))
+}
