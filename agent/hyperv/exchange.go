@@ -68,7 +68,7 @@ func (h *Host) PlanExchange(ctx context.Context, im Import, disks []TargetDisk, 
 	for _, f := range files {
 		x.Aside.Names = append(x.Aside.Names, f.Name)
 	}
-	x.Aside.Import, err = h.PrepareImport(ctx, joinPath(aside, DefinitionFile(x.Aside.Names)), x.VMID, replacement.Before.Name)
+	x.Aside.Import, err = h.PrepareImport(ctx, joinPath(aside, DefinitionFile(x.Aside.Names)), x.VMID, replacement.Before.Name, x.Aside.Notes)
 	return x, err
 }
 

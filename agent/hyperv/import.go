@@ -20,6 +20,8 @@ type Import struct {
 	ID string `json:"id,omitempty"`
 	// Name is the VM's own.
 	Name string `json:"name"`
+	// Marks are those of earlier restores that the file's notes carry.
+	Marks []string `json:"marks,omitempty"`
 	// Known are the planned VMs that the host had before.
 	Known []string `json:"known,omitempty"`
 }
@@ -81,9 +83,9 @@ func (h *Host) SupportedVersions(ctx context.Context) ([]string, error) {
 	return versions, nil
 }
 
-// PrepareImport looks at the host before an import. It changes nothing.
-func (h *Host) PrepareImport(ctx context.Context, file, keepID, name string) (Import, error) {
-	im := Import{File: file, ID: strings.ToUpper(keepID), Name: name}
+// PrepareImport looks at the host before an import of a file that gives the VM a name and notes. It changes nothing.
+func (h *Host) PrepareImport(ctx context.Context, file, keepID, name string, notes []string) (Import, error) {
+	im := Import{File: file, ID: strings.ToUpper(keepID), Name: name, Marks: marks(notes)}
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
 		return Import{}, fmt.Errorf("prepare the import of %s: %w", file, err)

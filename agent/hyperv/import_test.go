@@ -30,7 +30,7 @@ func (l *lab) staged() string {
 
 func (l *lab) prepareImport(file, keepID string) hyperv.Import {
 	l.Helper()
-	im, err := l.PrepareImport(l.Context(), file, keepID, "crm")
+	im, err := l.PrepareImport(l.Context(), file, keepID, "crm", l.vm(crmID).Notes)
 	l.Expect(err).NotTo(HaveOccurred())
 	return im
 }
@@ -102,9 +102,20 @@ func TestImportVMSurvivesEveryCrash(t *testing.T) {
 
 // I4: a restore that is given up, wherever it died, leaves no planned VM.
 func TestRemoveImportSurvivesEveryCrash(t *testing.T) {
+	for name, files := range map[string]func() machines{
+		"of a VM of its user": oneVM,
+		"of a VM that an earlier restore marked": func() machines {
+			return oneVM().with("state: running", "state: running\nnotes: [\"Restored by Hyperkeep, task task-1\"]")
+		},
+	} {
+		t.Run(name, func(t *testing.T) { removeImportAfterEveryCall(t, files) })
+	}
+}
+
+func removeImportAfterEveryCall(t *testing.T, files func() machines) {
 	var im hyperv.Import
 	for n, done := 1, false; !done && !t.Failed(); n++ {
-		l := newLab(t, oneVM())
+		l := newLab(t, files())
 		l.wire.effects = true
 		im = l.prepareImport(l.staged(), "")
 		target := l.target("SCSI-0-0", "SCSI-0-1")

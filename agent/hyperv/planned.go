@@ -40,7 +40,7 @@ func (h *Host) plannedSettings(ctx context.Context) ([]plannedVM, error) {
 }
 
 // findPlanned finds the planned VM of a task: the one with its mark, else one that came after the import was prepared, carries the name that the file gave
-// it and nobody's mark: an agent that died between importing and marking left it. ErrVMNotFound.
+// it and the marks that the file has, if any: an agent that died between importing and marking left it. ErrVMNotFound.
 func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedVM, error) {
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedV
 			return h.systemOf(ctx, p)
 		case im.File == "": // nothing but the mark is known of it
 		case slices.Contains(im.Known, p.id), im.ID != "" && p.id != im.ID, !checkpoint && name != im.Name:
-		case len(marks(notes)) == 0:
+		case slices.Equal(marks(notes), im.Marks):
 			unnamed = append(unnamed, p)
 		}
 	}

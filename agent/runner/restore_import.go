@@ -112,7 +112,7 @@ func (r *restoreRun) importNew(ctx context.Context, target hyperv.RestoreTarget)
 		return nil, nil
 	}
 	if made.Import == nil {
-		im, err := r.host.PrepareImport(ctx, made.Config[0], "", r.definition.Name)
+		im, err := r.host.PrepareImport(ctx, made.Config[0], "", r.definition.Name, r.definition.Notes)
 		if err != nil {
 			return nil, err
 		}

@@ -201,7 +201,7 @@ func (r *rig) leavePlanned(tag string) {
 			r.t.Fatal(err)
 		}
 	}
-	im, err := r.logic.PrepareImport(r.t.Context(), `D:\VMs\left.vmcx`, "", "crm")
+	im, err := r.logic.PrepareImport(r.t.Context(), `D:\VMs\left.vmcx`, "", "crm", nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

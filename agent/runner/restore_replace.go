@@ -71,7 +71,7 @@ func (r *restoreRun) exchange(ctx context.Context) (*hyperv.Restored, error) {
 func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarget) error {
 	made := r.entry.Restore
 	if made.Import == nil {
-		im, err := r.host.PrepareImport(ctx, made.Config[0], r.image.Manifest().VM.ID, r.definition.Name)
+		im, err := r.host.PrepareImport(ctx, made.Config[0], r.image.Manifest().VM.ID, r.definition.Name, r.definition.Notes)
 		if err != nil {
 			return err
 		}
