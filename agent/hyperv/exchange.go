@@ -242,8 +242,8 @@ func (h *Host) copyFile(ctx context.Context, from, to string) error {
 	return h.files.Rename(ctx, unfinished, to)
 }
 
-// RollBackExchange takes the new VM of a task away and puts the old one back, off, as far as Exchange came; one that somebody else removed before stays gone. The new disk files stay. Called again it
-// completes what is missing. It cannot follow FinishExchange. ErrVMState when the new VM runs already.
+// RollBackExchange takes the new VM of a task away and puts the old one back, off, as far as Exchange came; one that somebody else removed before stays gone.
+// The new disk files stay. Called again it completes what is missing. It cannot follow FinishExchange. ErrVMState when the new VM runs already.
 func (h *Host) RollBackExchange(ctx context.Context, x Exchange, tag string) error {
 	if err := h.rollBackExchange(ctx, x, tag); err != nil {
 		return fmt.Errorf("put %s back, whose configuration files are in %s: %w", x.VMID, x.Aside.Folder, err)

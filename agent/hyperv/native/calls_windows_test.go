@@ -201,7 +201,7 @@ func (m *machine) removed(restored hyperv.Restored, t hyperv.RestoreTarget) {
 
 func (m *machine) imports(file string) {
 	m.Helper()
-	im, err := m.PrepareImport(m.Context(), file, "", "crm")
+	im, err := m.PrepareImport(m.Context(), file, "", "crm", nil)
 	m.Expect(err).NotTo(HaveOccurred())
 	target, restored := m.target("imported"), hyperv.Restored{}
 	m.failing(func() error {
