@@ -125,6 +125,8 @@ e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, cras
 	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 $$(go list ./test/... | grep -v /test/wine)
 
 WINE_RECORDS := .cache/wine
+# Of the end-to-end suite, what CI has time for with the Windows agent; WINE_E2E=. is all of it.
+WINE_E2E ?= TestTrimmedRanges|TestShadowCopyMethod|TestLostAgent|TestRestoreInPlace
 
 # Without the race detector: what is tested runs under Wine. Its end shows what of the code for Windows was executed, and which of Windows' calls.
 .PHONY: test-wine
@@ -133,7 +135,7 @@ test-wine: require-go ## Test the Windows agent itself under Wine: each seam, th
 	rm -rf $(WINE_RECORDS)
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_RECORDS="$(CURDIR)/$(WINE_RECORDS)"
 	go test -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/wine/...
-	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(E2E_TIMEOUT) ./test/e2e
+	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(E2E_TIMEOUT) -run '$(WINE_E2E)' ./test/e2e
 	hack/windows-coverage.sh $(WINE_RECORDS)/coverage
 	go run ./test/wine/calls $(WINE_RECORDS)/calls
 
@@ -147,6 +149,7 @@ soak: require-go bin/helm ## Test what takes hours: every crash point, images un
 	$(TEST) -count=1 -timeout 4h -p 1 ./test/crash
 	$(TEST) -count=1 -timeout 4h -rapid.checks=1000 ./agent/image ./agent/vhdx
 	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/runner ./test/service
+	$(MAKE) test-wine WINE_E2E=.
 	go test -count=200 -timeout 4h -run 'TestWMI$$|TestVirtualDisks|TestVSSContract' ./test/wine
 
 ##@ Tools

@@ -124,11 +124,15 @@ func (x *Tenant) CreateRepository(name, password string, at v1alpha1.RepositoryL
 		secret.StringData[key] = value
 	}
 	x.Create(secret)
-	x.Create(&v1alpha1.BackupRepository{
+	repository := &v1alpha1.BackupRepository{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.BackupRepositorySpec{
 			Location: at, SecretName: secret.Name, AllowedNamespaces: []string{x.Name}, ProbeIntervalSeconds: 5,
 		},
+	}
+	x.Create(repository)
+	x.Cleanup(func() { // else the keeper probes it for as long as there are other tests
+		x.ok(client.IgnoreNotFound(x.Site.Client.Delete(context.Background(), repository)), "delete repository %s", name)
 	})
 }
 
