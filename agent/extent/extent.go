@@ -59,6 +59,20 @@ func Collect(s Seq) (List, error) {
 	return out, nil
 }
 
+// Covered adds up the bytes of a stream, each extent widened to whole units and cut at limit. A unit that several extents meet counts once.
+func Covered(s Seq, unit, limit int64) (int64, error) {
+	var total, behind int64 // behind is the end of what was counted
+	for e, err := range s {
+		if err != nil {
+			return 0, err
+		}
+		wide := e.Align(unit, limit)
+		total += max(0, wide.End()-max(wide.Offset, behind))
+		behind = max(behind, wide.End())
+	}
+	return total, nil
+}
+
 // List is a stream in memory: in ascending order, neither overlapping nor touching.
 type List []Extent
 

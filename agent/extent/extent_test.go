@@ -82,3 +82,13 @@ func TestAlign(t *testing.T) {
 		})
 	}
 }
+
+func TestCoveredCountsEachUnitOnce(t *testing.T) {
+	extents := extent.Of(extent.Extent{Offset: 10, Length: 10}, extent.Extent{Offset: 50, Length: 1}, extent.Extent{Offset: 199, Length: 51})
+	if got, err := extent.Covered(extents, 100, 240); got != 240 || err != nil {
+		t.Errorf("got %d, %v", got, err)
+	}
+	if got, err := extent.Covered(extents, 1, 240); got != 52 || err != nil {
+		t.Errorf("without widening: got %d, %v", got, err)
+	}
+}

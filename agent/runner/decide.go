@@ -117,7 +117,7 @@ func (r *backupRun) planDisk(ctx context.Context, disk hyperv.FrozenDisk, base *
 	}
 	plan := diskPlan{disk: disk, content: content, reason: why}
 	whole := extent.Extent{Length: content.Size()}
-	if plan.allocated, err = bytesOf(content.Data(whole), 1, whole.Length); err != nil {
+	if plan.allocated, err = extent.Covered(content.Data(whole), 1, whole.Length); err != nil {
 		return plan, stall("DiskUnreadable", fmt.Errorf("disk %s: %w", disk.Key, err))
 	}
 	plan.estimate = plan.allocated
@@ -137,7 +137,7 @@ func (r *backupRun) planIncrement(ctx context.Context, plan *diskPlan, base imag
 	changed, err := r.host.Changes(ctx, plan.disk, tracked)
 	var estimate int64
 	if err == nil {
-		estimate, err = bytesOf(changed, image.LeafSize, plan.disk.VirtualSize)
+		estimate, err = extent.Covered(changed, image.LeafSize, plan.disk.VirtualSize)
 	}
 	if lost, isLost := errors.AsType[*hyperv.TrackingLostError](err); isLost {
 		plan.reason = readReason{string(lost.Reason), lost.Detail}
@@ -158,18 +158,4 @@ func trackedDisk(base image.BaseRecord, key string) (hyperv.TrackedDisk, bool) {
 		}
 	}
 	return hyperv.TrackedDisk{}, false
-}
-
-// bytesOf adds up a stream of extents, widened to whole units of a disk.
-func bytesOf(extents extent.Seq, unit, size int64) (int64, error) {
-	var total, behind int64 // behind is the end of what was counted
-	for e, err := range extents {
-		if err != nil {
-			return 0, err
-		}
-		wide := e.Align(unit, size)
-		total += max(0, wide.End()-max(wide.Offset, behind))
-		behind = max(behind, wide.End())
-	}
-	return total, nil
 }

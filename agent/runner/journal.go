@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/statefile"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -53,8 +54,9 @@ type RestoreEntry struct {
 	Config      []string       `json:"config,omitempty"`
 	NotImported string         `json:"notImported,omitempty"`
 	Import      *hyperv.Import `json:"import,omitempty"`
-	// Written says that all files are complete.
-	Written bool `json:"written,omitempty"`
+	// Finished is what each file holds durably, in order of Files. Written says that all files are complete.
+	Finished []extent.List `json:"finished,omitempty"`
+	Written  bool          `json:"written,omitempty"`
 	// Exchange is how an original gives way to an imported one, Replacement how it gets other disks: from the moment that this may have begun.
 	Exchange    *hyperv.Exchange    `json:"exchange,omitempty"`
 	Replacement *hyperv.Replacement `json:"replacement,omitempty"`

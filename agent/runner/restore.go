@@ -16,9 +16,11 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
+	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/recovery"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -235,7 +237,7 @@ func (r *restoreRun) space(ctx context.Context) error {
 	}
 	needed, where := map[string]int64{}, map[string]string{} // by volume, such as D:
 	for i := range r.disks {
-		_, file, err := r.disks[i].needs()
+		_, file, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
 		if err != nil {
 			return err
 		}
@@ -258,7 +260,7 @@ func (r *restoreRun) space(ctx context.Context) error {
 	return nil
 }
 
-// write makes the disk files. Those of a run that was killed are made anew.
+// write makes the disk files. Where a run that was killed came to a checkpoint, it goes on from there.
 func (r *restoreRun) write(ctx context.Context) error {
 	if r.entry.Restore.Written {
 		r.report.Note("An earlier run wrote the disks already.")
@@ -266,26 +268,37 @@ func (r *restoreRun) write(ctx context.Context) error {
 	}
 	var total int64
 	for i := range r.disks {
-		data, _, err := r.disks[i].needs()
+		data, _, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
 		if err != nil {
 			return err
 		}
 		total += data
-		if err := r.files.Remove(ctx, r.disks[i].path); err != nil {
-			return fmt.Errorf("remove what an earlier run wrote: %w", err)
-		}
 	}
 	stop := r.report.Progress(ctx, func() (int64, int64, int64) { return total, r.written.Load(), 0 })
 	defer stop()
+	made := r.entry.Restore
+	if len(made.Finished) != len(r.disks) {
+		made.Finished = make([]extent.List, len(r.disks))
+	}
 	for i := range r.disks {
-		if err := r.disks[i].write(ctx, r.files, &r.written); err != nil {
+		if n := made.Finished[i].Bytes(); n > 0 {
+			r.report.Note("An earlier run finished %s of %s already.", humanize.IBytes(uint64(n)), r.disks[i].path)
+		}
+		save := func(finished extent.List) error {
+			made.Finished[i] = finished
+			return r.journal.Put(r.entry)
+		}
+		if err := r.disks[i].write(ctx, r.files, made.Finished[i], &r.written, save); err != nil {
+			return err
+		}
+		if err := save(extent.List{{Length: r.disks[i].record.Size}}); err != nil {
 			return err
 		}
 	}
 	if err := r.stage(ctx); err != nil {
 		return err
 	}
-	r.entry.Restore.Written = true
+	made.Written = true
 	return r.journal.Put(r.entry)
 }
 

@@ -1,18 +1,11 @@
 package runner
 
 import (
-	"bytes"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
-	"pgregory.net/rapid"
-
-	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
-	"github.com/hyperkeep/hyperkeep/agent/vhdx"
 )
 
 func TestDiskFiles(t *testing.T) {
@@ -57,55 +50,4 @@ func TestDefaultFolder(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestBytesOfCountsEachUnitOnce(t *testing.T) {
-	extents := extent.Of(extent.Extent{Offset: 10, Length: 10}, extent.Extent{Offset: 50, Length: 1}, extent.Extent{Offset: 199, Length: 51})
-	if got, err := bytesOf(extents, 100, 240); got != 240 || err != nil {
-		t.Errorf("got %d, %v", got, err)
-	}
-	if got, err := bytesOf(extents, 1, 240); got != 52 || err != nil {
-		t.Errorf("without widening: got %d, %v", got, err)
-	}
-}
-
-// TestWriteDataLeavesHolesOut writes pieces with runs of zeros and reads them back through the VHDX reader.
-func TestWriteDataLeavesHolesOut(t *testing.T) {
-	const size = 8 << 20
-	path := filepath.Join(t.TempDir(), "disk.vhdx")
-	rapid.Check(t, func(t *rapid.T) {
-		file, err := os.Create(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		length, err := vhdx.Create(file, vhdx.Options{VirtualSize: size, BlockSize: restoreBlockSize})
-		if err != nil {
-			t.Fatal(err)
-		}
-		disk, err := vhdx.OpenWriter(file, length, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		piece := make([]byte, restorePiece)
-		for _, at := range rapid.SliceOfN(rapid.IntRange(0, len(piece)-1), 0, 5).Draw(t, "bytes") {
-			piece[at] = 1
-		}
-		at := rapid.Int64Range(0, size/restorePiece-1).Draw(t, "place") * restorePiece
-		if err := writeData(disk, piece, at); err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, size)
-		if _, err := disk.ReadAt(got, 0); err != nil {
-			t.Fatal(err)
-		}
-		want := make([]byte, size)
-		copy(want[at:], piece)
-		if !bytes.Equal(got, want) {
-			t.Fatal("the disk differs")
-		}
-		if data, err := extent.Collect(disk.Disk().Data(extent.Extent{Length: size})); err != nil || bytes.Count(piece, []byte{1}) == 0 && len(data) > 0 {
-			t.Fatalf("zeros were written: %v, %v", data, err)
-		}
-	})
 }
