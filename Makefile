@@ -122,20 +122,23 @@ unit: require-go ## Test the packages; those that need a control plane get one.
 e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, crashes.
 	assets="$(CONTROLPLANE)"
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH"
-	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 $$(go list ./test/... | grep -v /test/wine)
+	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 $$(go list ./test/... | grep -vE '/test/(wine|service)')
 
 WINE_RECORDS := .cache/wine
 # Of the end-to-end suite, what CI has time for with the Windows agent; WINE_E2E=. is all of it.
+# WINE_TIMEOUT is then more than CI's.
 WINE_E2E ?= TestTrimmedRanges|TestShadowCopyMethod|TestLostAgent|TestRestoreInPlace
+WINE_TIMEOUT ?= $(E2E_TIMEOUT)
 
 # Without the race detector: what is tested runs under Wine. Its end shows what of the code for Windows was executed, and which of Windows' calls.
 .PHONY: test-wine
 test-wine: require-go ## Test the Windows agent itself under Wine: each seam, then end to end.
 	assets="$(CONTROLPLANE)"
 	rm -rf $(WINE_RECORDS)
+	mkdir -p $(WINE_RECORDS)/{calls,coverage}
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_RECORDS="$(CURDIR)/$(WINE_RECORDS)"
-	go test -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/wine/...
-	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(E2E_TIMEOUT) -run '$(WINE_E2E)' ./test/e2e
+	go test -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/wine/... ./test/service
+	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(WINE_TIMEOUT) -run '$(WINE_E2E)' ./test/e2e
 	hack/windows-coverage.sh $(WINE_RECORDS)/coverage
 	go run ./test/wine/calls $(WINE_RECORDS)/calls
 
@@ -148,8 +151,8 @@ soak: require-go bin/helm ## Test what takes hours: every crash point, images un
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_SOAK=1
 	$(TEST) -count=1 -timeout 4h -p 1 ./test/crash
 	$(TEST) -count=1 -timeout 4h -rapid.checks=1000 ./agent/image ./agent/vhdx
-	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/runner ./test/service
-	$(MAKE) test-wine WINE_E2E=.
+	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/runner
+	$(MAKE) test-wine WINE_E2E=. WINE_TIMEOUT=4h
 	go test -count=200 -timeout 4h -run 'TestWMI$$|TestVirtualDisks|TestVSSContract' ./test/wine
 
 ##@ Tools

@@ -61,16 +61,17 @@ func startSite() {
 		shared.err = err
 		return
 	}
-	windows, err := windowsMachines(ctx)
-	if err != nil {
-		shared.err = err
-		return
-	}
-	shared.site, shared.err = site.Start(ctx, site.Options{
-		Dir: shared.dir, Binaries: binaries, WithControllerManager: true, Windows: windows, Usage: keepUsage,
+	options := site.Options{
+		Dir: shared.dir, Binaries: binaries, WithControllerManager: true,
 		HostArgs:   []string{"--inventory-interval", "500ms", "--inventory-resync", "5s", "--lease-duration", "4s", "--sweep-interval", "2s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
-	})
+	}
+	if wine.OnWindows() {
+		if shared.err = wine.UseAgent(ctx, &options); shared.err != nil {
+			return
+		}
+	}
+	shared.site, shared.err = site.Start(ctx, options)
 }
 
 // newTenant starts the site, if no test did yet, and makes a tenant named after the test. The test runs in parallel with others.
@@ -78,7 +79,7 @@ func newTenant(t *testing.T) *tenant.Tenant {
 	t.Helper()
 	t.Parallel()
 	tool.Require(t, append(filesystem.Programs, "qemu-img")...)
-	if onWindows {
+	if wine.OnWindows() {
 		wine.Require(t)
 	}
 	shared.once.Do(startSite)

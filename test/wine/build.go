@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,10 @@ func compile(tb testing.TB, verb, pkg string, flags []string) string {
 	ctx, cancel := context.WithTimeout(tb.Context(), buildTimeout)
 	defer cancel()
 	exe := filepath.Join(tb.TempDir(), strings.ReplaceAll(pkg, "/", "-")+".exe")
-	args := append([]string{verb, "-o", exe}, flags...)
+	args := slices.Concat([]string{verb, "-o", exe}, flags)
+	if verb == "build" {
+		args = append(args, counting()...)
+	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/hyperkeep/hyperkeep/"+pkg)...)
 	cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

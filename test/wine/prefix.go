@@ -71,10 +71,20 @@ func start(ctx context.Context, dir, hostDir, shims string) (*Prefix, func() err
 		return nil, nil, err
 	}
 	// The first program starts Wine's services, which inherit its output: it has none.
-	if err := inPrefix(ctx, p.dir, "wine", "cmd", "/c", "exit").Run(); err != nil {
+	if err := inPrefix(ctx, p.dir, append([]string{"wine"}, firstProgram()...)...).Run(); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start Wine: %w", err), stop())
 	}
 	return p, stop, nil
+}
+
+// firstProgram tells the machine where its programs, and services among them, note what of them is executed, if somebody wants to know.
+func firstProgram() []string {
+	folder := records("coverage")
+	if folder == "" {
+		return []string{"cmd", "/c", "exit"}
+	}
+	environment := `HKLM\System\CurrentControlSet\Control\Session Manager\Environment`
+	return []string{"reg", "add", environment, "/v", "GOCOVERDIR", "/d", WindowsPath(folder), "/f"}
 }
 
 // copy takes the template's files by hard links where the file system can: they are many, and Wine replaces a file rather than writing into it. The

@@ -3,12 +3,10 @@ package wine
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,30 +38,8 @@ func serve(dir, address string) (*served, error) {
 	go func() { ended <- shim.Serve(ctx, h, l) }()
 	return &served{Host: h, address: l.Addr().String(), end: func() error {
 		cancel()
-		return errors.Join(<-ended, keepUsage(h), h.Close())
+		return errors.Join(<-ended, keepCalls(h.Usage().Counts()), h.Close())
 	}}, nil
-}
-
-// keepUsage keeps which calls a host got in the folder of the run's records, if it has one.
-func keepUsage(h *emulator.Host) error {
-	records := os.Getenv("HYPERKEEP_RECORDS")
-	if records == "" {
-		return nil
-	}
-	text, err := json.Marshal(h.Usage().Counts())
-	if err != nil {
-		return err
-	}
-	folder := filepath.Join(records, "calls")
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(folder, "wine-*.json")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	return errors.Join(err, file.Close())
 }
 
 // serveHost serves an emulated host to a Windows machine of its own.
