@@ -132,13 +132,14 @@ WINE_TIMEOUT ?= $(E2E_TIMEOUT)
 
 # Without the race detector: what is tested runs under Wine. Its end shows what of the code for Windows was executed, and which of Windows' calls.
 .PHONY: test-wine
-test-wine: require-go ## Test the Windows agent itself under Wine: each seam, then end to end.
+test-wine: require-go ## Test the Windows agent itself under Wine: each seam, then end to end, then killed.
 	assets="$(CONTROLPLANE)"
 	rm -rf $(WINE_RECORDS)
 	mkdir -p $(WINE_RECORDS)/{calls,coverage}
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_RECORDS="$(CURDIR)/$(WINE_RECORDS)"
 	go test -count=1 -timeout $(E2E_TIMEOUT) -p 1 ./test/wine/... ./test/service
 	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(WINE_TIMEOUT) -run '$(WINE_E2E)' ./test/e2e
+	HYPERKEEP_AGENT=windows go test -count=1 -timeout $(WINE_TIMEOUT) -run TestAgentIsKilled ./test/crash
 	hack/windows-coverage.sh $(WINE_RECORDS)/coverage
 	go run ./test/wine/calls $(WINE_RECORDS)/calls
 

@@ -6,12 +6,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/test/wine"
 )
 
 func TestAgentIsKilledAtEveryEffect(t *testing.T) {
 	t.Parallel()
 	l := newLane(t, "agent")
 	l.kills(l.Host.Agent, l.Host.Agent.Start, "api of agent", "host agent", "store of agent")
+	l.strikeEverywhere(t)
+}
+
+// TestAgentIsKilledAtEveryEffectOfShadowCopies backs the machine up by shadow copies, which a child of the agent makes.
+func TestAgentIsKilledAtEveryEffectOfShadowCopies(t *testing.T) {
+	if !wine.OnWindows() {
+		t.Skip("only the Windows agent makes them in a child, whose steps can be told")
+	}
+	t.Parallel()
+	l := newLane(t, "shadow-lane")
+	l.spec = func(spec *v1alpha1.BackupJobSpec) {
+		spec.Method, spec.OnMethodIneligible = v1alpha1.MethodChoiceVSS, v1alpha1.MethodIneligibleFail
+	}
+	l.kills(l.Host.Agent, l.Host.Agent.Start, "api of shadow-lane", "host shadow-lane", "store of shadow-lane")
 	l.strikeEverywhere(t)
 }
 
@@ -33,7 +48,7 @@ func TestManagerIsKilledAtEveryEffect(t *testing.T) {
 	t.Parallel()
 	l := newLane(t, "manager-lane")
 	l.kills(l.Site.Manager, l.Site.Manager.Start, "api of manager")
-	l.relays[0].only("/namespaces/manager-lane/", "/namespaces/hyperkeep-host-manager-lane/")
+	l.taps[0].limit("/namespaces/manager-lane/", "/namespaces/hyperkeep-host-manager-lane/")
 	l.strikeEverywhere(t)
 }
 
@@ -42,7 +57,7 @@ func TestKeeperIsKilledAtEveryEffect(t *testing.T) {
 	t.Parallel()
 	l := newLane(t, "keeper-lane")
 	l.kills(l.Site.Keeper, l.Site.Keeper.Start, "api of keeper", "store of keeper-lane")
-	l.relays[0].only("/agenttasks/deleteimage-")
+	l.taps[0].limit("/agenttasks/deleteimage-")
 	spare := func() *v1alpha1.BackupImage {
 		job, _ := l.backUp(nil)
 		l.AwaitJob(job)

@@ -2,6 +2,8 @@ package crash
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -58,6 +60,16 @@ func (e *effects) strike(at point) bool {
 	return true
 }
 
+// pass does an effect, unless the process is killed before it. It says whether the process lives to hear of it.
+func (e *effects) pass(name string, do func()) bool {
+	number := e.begin(name)
+	if e.strike(point{name, number, before}) {
+		return false
+	}
+	do()
+	return !e.strike(point{name, number, after})
+}
+
 // counting returns effects that only count.
 func counting() *effects { return &effects{count: map[string]int{}} }
 
@@ -71,4 +83,35 @@ func (e *effects) seen() []point {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return append([]point(nil), e.order...)
+}
+
+// tap is where the effects of a process pass on their way to one place.
+type tap struct {
+	mu   sync.Mutex
+	told *effects // nil while nobody counts
+	only []string
+}
+
+// tell has the tap tell effects to e from now on; nil ends that.
+func (t *tap) tell(e *effects) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = e
+}
+
+// limit has the tap tell only effects on what has one of the parts in its name.
+func (t *tap) limit(parts ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.only = parts
+}
+
+// listener is who is told of an effect on something, nil for nobody.
+func (t *tap) listener(something string) *effects {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.only == nil || slices.ContainsFunc(t.only, func(part string) bool { return strings.Contains(something, part) }) {
+		return t.told
+	}
+	return nil
 }

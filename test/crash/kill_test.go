@@ -21,6 +21,7 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/test/site"
 	"github.com/hyperkeep/hyperkeep/test/tenant"
+	"github.com/hyperkeep/hyperkeep/test/wine"
 )
 
 const mib = int64(1 << 20)
@@ -30,11 +31,13 @@ type lane struct {
 	*tenant.Tenant
 	world   *world
 	machine *tenant.Machine
-	relays  []*relay // those of the process that is killed
+	taps    []*tap // of what the process does that is killed
 	// victim is killed, and revived.
 	victim *site.Process
 	revive func() error
-	runs   int
+	// spec changes the jobs; it may be nil.
+	spec func(*v1alpha1.BackupJobSpec)
+	runs int
 }
 
 // newLane makes a machine with two disks and a repository in a bucket, and takes the first backup.
@@ -57,17 +60,17 @@ func newLane(t *testing.T, name string) *lane {
 }
 
 // kills is who is killed where: the agent and the emulated host at the agent's effects, the manager at its own.
-func (l *lane) kills(victim *site.Process, revive func() error, relays ...string) {
+func (l *lane) kills(victim *site.Process, revive func() error, taps ...string) {
 	l.victim, l.revive = victim, revive
-	for _, name := range relays {
-		l.relays = append(l.relays, l.world.relay(name))
+	for _, name := range taps {
+		l.taps = append(l.taps, l.world.tap(name))
 	}
 }
 
 // tell hands the effects of the victim to e.
 func (l *lane) tell(e *effects) {
-	for _, r := range l.relays {
-		r.tell(e)
+	for _, t := range l.taps {
+		t.tell(e)
 	}
 }
 
@@ -83,7 +86,7 @@ func (l *lane) backUp(e *effects) (job *v1alpha1.BackupJob, frozen []string) {
 	name := fmt.Sprintf("run-%d", l.runs)
 	frozen = l.machine.Freeze(name)
 	l.tell(e)
-	return l.Job(l.machine, name, nil), frozen
+	return l.Job(l.machine, name, l.spec), frozen
 }
 
 // points finds the moments at which the victim can be killed, by two runs in which it is not: what both have in common. The run before them has no
@@ -99,10 +102,16 @@ func points(run func(e *effects)) []point {
 	return share(slices.DeleteFunc(runs[1], func(p point) bool { return !slices.Contains(runs[0], p) }))
 }
 
-// share returns both sides of every effect, or, where time is short, one side of each.
+// share returns both sides of every effect, or, where time is short, one side of each. The Windows agent takes longer to come back, and only has to show
+// that it is one with the other: one side of every third.
 func share(effects []point) []point {
+	step := 1
+	if wine.OnWindows() && !everything {
+		step = 3
+	}
 	var points []point
-	for i, p := range effects {
+	for i := 0; i < len(effects); i += step {
+		p := effects[i]
 		if everything || i%2 == 0 {
 			points = append(points, p)
 		}
@@ -174,24 +183,32 @@ type hostState struct {
 	Garbage                            []string
 }
 
-// expectCleanHost looks into the machine's folder: I4. A reference point that could not be dropped, because the host died over it, may stay until the next
-// backup if the job says so.
+// expectCleanHost looks into the folders of the machine and of its host: I4. A reference point that could not be dropped, because the host died over it, may
+// stay until the next backup if the job says so.
 func (l *lane) expectCleanHost(at point, job *v1alpha1.BackupJob) {
 	l.Helper()
-	points := 1
+	fewest, most := 1, 1
 	if slices.ContainsFunc(job.Status.Warnings, func(w v1alpha1.Warning) bool { return w.Reason == "ReferencePointRemains" }) {
-		points = 2
+		most = 2
 	}
-	var state hostState
-	var left []string
+	if job.Spec.Method == v1alpha1.MethodChoiceVSS {
+		fewest, most = 0, 0
+	}
 	l.Await(fmt.Sprintf("the host is clean after a kill %s", at), func() bool {
+		var state hostState
 		text, err := os.ReadFile(l.machine.Path(filepath.Join(".hyperv", "state.json")))
 		if err != nil || json.Unmarshal(text, &state) != nil {
 			return false
 		}
-		left, err = filepath.Glob(l.machine.Path("*.avhdx"))
-		clean := err == nil && len(left)+len(state.Snapshots)+len(state.Merges)+len(state.Garbage) == 0
-		return clean && len(state.ReferencePoints) >= 1 && len(state.ReferencePoints) <= points
+		left := len(state.Snapshots) + len(state.Merges) + len(state.Garbage)
+		for _, pattern := range []string{l.machine.Path("*.avhdx"), filepath.Join(l.Host.Dir, ".hyperv", "shadows", "*")} {
+			files, err := filepath.Glob(pattern)
+			if err != nil {
+				return false
+			}
+			left += len(files)
+		}
+		return left == 0 && fewest <= len(state.ReferencePoints) && len(state.ReferencePoints) <= most
 	})
 }
 

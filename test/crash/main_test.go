@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,19 +23,21 @@ import (
 	"github.com/hyperkeep/hyperkeep/test/controlplane"
 	"github.com/hyperkeep/hyperkeep/test/site"
 	"github.com/hyperkeep/hyperkeep/test/tool"
+	"github.com/hyperkeep/hyperkeep/test/wine"
 )
 
 // everything says whether all points are tried, or a share that fits into CI's time.
 var everything = os.Getenv("HYPERKEEP_SOAK") != ""
 
-// world is the site of all tests, with the relays to its API server by the name of the process.
+// world is the site of all tests, with the taps on the ways to and from its processes, by their names.
 type world struct {
 	dir  string
 	site *site.Site
 
 	mu      sync.Mutex
-	relays  map[string]*relay
+	taps    map[string]*tap
 	servers []*httptest.Server
+	shims   []net.Listener
 }
 
 var shared struct {
@@ -73,6 +76,9 @@ const startTimeout = 15 * time.Minute
 func theWorld(t *testing.T) *world {
 	t.Helper()
 	tool.Require(t, "qemu-img")
+	if wine.OnWindows() {
+		wine.Require(t)
+	}
 	shared.once.Do(func() { shared.world, shared.err = newWorld() })
 	var missing *controlplane.MissingBinaryError
 	if errors.As(shared.err, &missing) && os.Getenv("CI") == "" {
@@ -91,16 +97,22 @@ func newWorld() (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, relays: map[string]*relay{}}
+	w := &world{dir: dir, taps: map[string]*tap{}}
 	binaries, err := site.Build(ctx, filepath.Join(dir, "bin"), os.Stderr)
 	if err != nil {
 		return w, err
 	}
-	w.site, err = site.Start(ctx, site.Options{
-		Dir: dir, Binaries: binaries, APIServer: w.relayToAPIServer, HostSocket: w.relayToHost,
+	options := site.Options{
+		Dir: dir, Binaries: binaries, APIServer: w.relayToAPIServer, HostAddress: w.relayToHost,
 		HostArgs:   []string{"--inventory-interval", "500ms", "--inventory-resync", "5s", "--lease-duration", "4s", "--sweep-interval", "1s"},
 		KeeperArgs: []string{"--lease-duration", "4s"},
-	})
+	}
+	if wine.OnWindows() {
+		if err := wine.UseAgent(ctx, &options); err != nil {
+			return w, err
+		}
+	}
+	w.site, err = site.Start(ctx, options)
 	return w, err
 }
 
@@ -112,6 +124,9 @@ func (w *world) close() error {
 	for _, server := range w.servers {
 		server.CloseClientConnections()
 		server.Close()
+	}
+	for _, listener := range w.shims {
+		err = errors.Join(err, listener.Close())
 	}
 	return err
 }
@@ -128,14 +143,14 @@ func (w *world) serve(name string, r *relay, configure func(*httptest.Server)) *
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.relays[name], w.servers = r, append(w.servers, server)
+	w.taps[name], w.servers = &r.tap, append(w.servers, server)
 	return server
 }
 
-func (w *world) relay(name string) *relay {
+func (w *world) tap(name string) *tap {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.relays[name]
+	return w.taps[name]
 }
 
 // relayToAPIServer implements site.Options.APIServer.
@@ -150,19 +165,33 @@ func (w *world) relayToAPIServer(process, address string) string {
 		panic(err)
 	}
 	// With the API server's own certificate, for a client sends its token to nobody else.
-	return w.serve("api of "+process, newRelay(address, toAPIServer(ca), apiEffect("/namespaces/")), func(server *httptest.Server) {
+	r := newRelay(address, toAPIServer(ca), apiEffect)
+	r.limit("/namespaces/")
+	return w.serve("api of "+process, r, func(server *httptest.Server) {
 		server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}).URL
 }
 
-// relayToHost implements site.Options.HostSocket.
-func (w *world) relayToHost(host, socket string) string {
+// relayToHost implements site.Options.HostAddress.
+func (w *world) relayToHost(host, address string) string {
+	if wine.OnWindows() {
+		return w.relayToShims(host, address)
+	}
 	path := filepath.Join(w.dir, host+".sock")
-	w.serve("host "+host, newRelay("http://host", toSocket(socket), hostEffect), func(server *httptest.Server) {
+	w.serve("host "+host, newRelay("http://host", toSocket(address), hostEffect), func(server *httptest.Server) {
 		server.Listener.Close()
-		server.Listener = listenUnix(path)
+		server.Listener = listen("unix", path)
 	})
 	return path
+}
+
+func (w *world) relayToShims(host, address string) string {
+	r, listener := &shimRelay{host: address}, listen("tcp4", "127.0.0.1:0")
+	go r.serve(listener)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.taps["host "+host], w.shims = &r.tap, append(w.shims, listener)
+	return listener.Addr().String()
 }
 
 // relayToStore returns the address of a server that stands before another HTTP handler.

@@ -14,18 +14,15 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"sync"
 )
 
 // relay stands between a process and one of the places where the process has effects: the API server, the Hyper-V host, the repository's store. It passes
 // everything on, and tells the effects.
 type relay struct {
+	tap
 	proxy *httputil.ReverseProxy
 	// effect names the effect of a request, "" for one that has none.
 	effect func(*http.Request) string
-
-	mu   sync.Mutex
-	told *effects // nil while nobody counts
 }
 
 // newRelay passes requests on to target. Answers are passed on as they come, for watches never end.
@@ -43,39 +40,17 @@ func newRelay(target string, transport http.RoundTripper, effect func(*http.Requ
 	}}
 }
 
-// tell has the relay tell effects to e from now on; nil ends that.
-func (r *relay) tell(e *effects) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.told = e
-}
-
-// only has the relay of an API server tell effects on objects whose path has one of the parts.
-func (r *relay) only(parts ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.effect = apiEffect(parts...)
-}
-
 func (r *relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	r.mu.Lock()
-	told, effect := r.told, r.effect
-	r.mu.Unlock()
-	name := ""
+	told, name := r.listener(request.URL.Path), ""
 	if told != nil {
-		name = effect(request)
+		name = r.effect(request)
 	}
 	if name == "" {
 		r.proxy.ServeHTTP(w, request)
 		return
 	}
-	number := told.begin(name)
-	if told.strike(point{name, number, before}) {
-		panic(http.ErrAbortHandler)
-	}
 	answer := httptest.NewRecorder()
-	r.proxy.ServeHTTP(answer, request.WithContext(context.WithoutCancel(request.Context())))
-	if told.strike(point{name, number, after}) {
+	if !told.pass(name, func() { r.proxy.ServeHTTP(answer, request.WithContext(context.WithoutCancel(request.Context()))) }) {
 		panic(http.ErrAbortHandler)
 	}
 	for key, values := range answer.Header() {
@@ -85,24 +60,16 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	_, _ = w.Write(answer.Body.Bytes()) // the process may be gone
 }
 
-// apiEffect names writes to the API server by verb and resource, such as "PATCH agenttasks/status", if the object's path has one of the parts. What
-// happens all the time, whether there is a backup or not, is left out.
-func apiEffect(parts ...string) func(*http.Request) string {
-	return func(r *http.Request) string {
-		if r.Method == http.MethodGet {
-			return ""
-		}
-		for _, part := range parts {
-			if !strings.Contains(r.URL.Path, part) {
-				continue
-			}
-			name, found := resourceOf(r.URL.Path)
-			if found {
-				return "API server: " + r.Method + " " + name
-			}
-		}
+// apiEffect names writes to the API server by verb and resource, such as "PATCH agenttasks/status". What happens all the time, whether there is a backup
+// or not, is left out.
+func apiEffect(r *http.Request) string {
+	if r.Method == http.MethodGet {
 		return ""
 	}
+	if name, found := resourceOf(r.URL.Path); found {
+		return "API server: " + r.Method + " " + name
+	}
+	return ""
 }
 
 // resources are those that a backup is made of.
@@ -137,11 +104,14 @@ func hostEffect(r *http.Request) string {
 	var call struct {
 		Method string `json:"method"`
 	}
-	if json.Unmarshal(body, &call) != nil || strings.HasPrefix(call.Method, "Get") {
-		return "" // methods that only tell something
+	if json.Unmarshal(body, &call) != nil || onlyTells(call.Method) {
+		return ""
 	}
 	return "host: " + call.Method
 }
+
+// onlyTells says whether a WMI method changes nothing.
+func onlyTells(method string) bool { return strings.HasPrefix(method, "Get") }
 
 // storeEffect names writes by the first letter of the blob's name, which is its kind: data, index, manifest and so on.
 func storeEffect(r *http.Request) string {

@@ -34,8 +34,9 @@ type Options struct {
 	// ManagerArgs, KeeperArgs and HostArgs are further flags of the manager, the keeper and each host's agent.
 	ManagerArgs, KeeperArgs, HostArgs []string
 	// APIServer, if set, returns the address at which a process is to reach the API server, given the process's name (manager, keeper or a host's) and the
-	// server's own address. HostSocket does the same for the socket of an emulated host. So a test comes to stand in between.
-	APIServer, HostSocket func(name, address string) string
+	// server's own address. HostAddress does the same for an emulated host: for its socket, or for the address of its shims where agents are Windows
+	// programs. So a test comes to stand in between.
+	APIServer, HostAddress func(name, address string) string
 	// Windows, if set, runs the agents of the hosts as Windows programs, on machines whose Hyper-V is the emulated host.
 	Windows Windows
 	// Usage, if set, is told what was done with an emulated host, when its agent has ended and the host is about to.
@@ -71,8 +72,8 @@ func Start(ctx context.Context, opts Options) (*Site, error) {
 	if opts.APIServer == nil {
 		opts.APIServer = direct
 	}
-	if opts.HostSocket == nil {
-		opts.HostSocket = direct
+	if opts.HostAddress == nil {
+		opts.HostAddress = direct
 	}
 	log.SetLogger(logr.Discard()) // else the client complains that nobody told it where to log
 	s := &Site{Options: opts}

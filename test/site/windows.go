@@ -40,11 +40,11 @@ func (s *Site) newAgent(ctx context.Context, host *Host, shims string) error {
 	kubeconfig, log := s.file("accounts", host.Name+".kubeconfig"), s.logFile("agent-"+host.Name)
 	args := append([]string{"host", "--host", host.Name}, s.HostArgs...)
 	if s.Windows == nil {
-		args = append(args, "--kubeconfig", kubeconfig, "--state-dir", state, "--emulated", s.HostSocket(host.Name, host.Socket()))
+		args = append(args, "--kubeconfig", kubeconfig, "--state-dir", state, "--emulated", s.HostAddress(host.Name, host.Socket()))
 		host.Agent = NewProcess("agent of "+host.Name, log, append([]string{s.Binaries.Agent}, args...)...)
 		return nil
 	}
-	if host.machine, err = s.Windows.Machine(ctx, host.Dir, shims); err != nil {
+	if host.machine, err = s.Windows.Machine(ctx, host.Dir, s.HostAddress(host.Name, shims)); err != nil {
 		return fmt.Errorf("make the Windows machine of host %s: %w", host.Name, err)
 	}
 	command, environment := host.machine.Agent(append(args, "--kubeconfig", s.Windows.Path(kubeconfig), "--state-dir", s.Windows.Path(state))...)

@@ -59,7 +59,7 @@ func DialControl(ctx context.Context, address string) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Control{conn: conn}, writeFrame(conn, "control", uint64(0), uint32(0))
+	return &Control{conn: conn}, WriteFrame(conn, "control", uint64(0), uint32(0))
 }
 
 // Close ends the connection.
@@ -95,10 +95,10 @@ func (c *Control) DiskHandles() ([]string, error) {
 func (c *Control) call(function string, args ...any) ([]any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := writeFrame(c.conn, append([]any{function}, args...)...); err != nil {
+	if err := WriteFrame(c.conn, append([]any{function}, args...)...); err != nil {
 		return nil, err
 	}
-	answer, err := readFrame(c.conn)
+	answer, err := ReadFrame(c.conn)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", function, err)
 	}

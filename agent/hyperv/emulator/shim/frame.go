@@ -9,8 +9,8 @@ import (
 // maxFrame bounds a payload. The largest are arrays of changed ranges.
 const maxFrame = 64 << 20
 
-// readFrame returns the values of the next frame. io.EOF when the peer has closed the connection.
-func readFrame(r io.Reader) ([]any, error) {
+// ReadFrame returns the values of the next frame, for WriteFrame to send on as they are. io.EOF when the peer has closed the connection.
+func ReadFrame(r io.Reader) ([]any, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
@@ -26,8 +26,8 @@ func readFrame(r io.Reader) ([]any, error) {
 	return decode(payload)
 }
 
-// writeFrame sends values in one frame.
-func writeFrame(w io.Writer, values ...any) error {
+// WriteFrame sends values, of the kinds that this package lists, in one frame.
+func WriteFrame(w io.Writer, values ...any) error {
 	frame := make([]byte, 4, 256)
 	for _, v := range values {
 		var err error

@@ -87,7 +87,7 @@ func (s *server) serve(ctx context.Context, conn net.Conn) error {
 	defer cancel()
 	defer conn.Close()                                  //nolint:errcheck // nothing is left to send
 	context.AfterFunc(ctx, func() { _ = conn.Close() }) // readers and writers tell
-	hello, err := readFrame(conn)
+	hello, err := ReadFrame(conn)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *server) serve(ctx context.Context, conn net.Conn) error {
 	go func() {
 		defer cancel()
 		for {
-			request, err := readFrame(conn)
+			request, err := ReadFrame(conn)
 			if err != nil {
 				failed <- err
 				return
@@ -136,7 +136,7 @@ func answer(ctx context.Context, conn net.Conn, p process, request []any) error 
 		return fmt.Errorf("%w: a function's name is text", errMalformed)
 	}
 	status, results := p.call(ctx, function, request[1:])
-	return writeFrame(conn, append([]any{status}, results...)...)
+	return WriteFrame(conn, append([]any{status}, results...)...)
 }
 
 func (s *server) parseHello(hello []any) (processKey, error) {

@@ -59,7 +59,7 @@ func start(t *testing.T) (e *echo, dial func() net.Conn) {
 
 func send(t *testing.T, conn net.Conn, values ...any) {
 	t.Helper()
-	if err := writeFrame(conn, values...); err != nil {
+	if err := WriteFrame(conn, values...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -74,11 +74,11 @@ func TestEveryKindOfValueArrivesAsItWasSent(t *testing.T) {
 		List{Of: Text, Items: []any{"a", ""}}, List{Of: Variant, Items: []any{int32(1), "b", nil, List{Of: Uint16, Items: []any{uint16(3)}}}}, List{Of: Text},
 	}
 	send(t, conn, append([]any{"echo"}, values...)...)
-	got, err := readFrame(conn)
+	got, err := ReadFrame(conn)
 	if err != nil || !reflect.DeepEqual(got, append([]any{uint32(7)}, values...)) {
 		t.Errorf("got %#v, %v", got, err)
 	}
-	if err := writeFrame(io.Discard, struct{ X int }{}); err == nil {
+	if err := WriteFrame(io.Discard, struct{ X int }{}); err == nil {
 		t.Error("a value without a kind was sent")
 	}
 }
@@ -89,7 +89,7 @@ func TestProcessIsThereWhileItHasAConnection(t *testing.T) {
 	for _, conn := range []net.Conn{first, second} {
 		send(t, conn, "echo", uint64(1), uint32(2))
 		send(t, conn, "now")
-		if _, err := readFrame(conn); err != nil {
+		if _, err := ReadFrame(conn); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +131,7 @@ func TestConnectionsThatSpeakAnotherLanguageAreClosed(t *testing.T) {
 func frameOf(t *testing.T, values ...any) string {
 	t.Helper()
 	var b strings.Builder
-	if err := writeFrame(&b, values...); err != nil {
+	if err := WriteFrame(&b, values...); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
