@@ -36,10 +36,8 @@ type Seams struct {
 	Files   hostfs.FS
 	// Attacher reads the disks that we cannot; nil where the host attaches none.
 	Attacher virtdisk.Attacher
-	// Shadows is the Volume Shadow Copy Service; nil where the method VSS is not to be had. ShadowProvider is the id of the VSS provider to use, "" for the one
-	// that Windows chooses.
-	Shadows        vss.Service
-	ShadowProvider string
+	// Shadows is the Volume Shadow Copy Service; nil where the method VSS is not to be had.
+	Shadows vss.Service
 	// Clock paces the waiting for jobs; nothing is decided by it.
 	Clock wmi.Clock
 }
@@ -57,16 +55,15 @@ type Host struct {
 	// importing is held while a planned VM exists that has no mark yet.
 	importing sync.Mutex
 
-	shadows        vss.Service
-	shadowProvider string
-	shadowTurn     chan struct{} // held while a snapshot set is made
+	shadows    vss.Service
+	shadowTurn chan struct{} // held while a snapshot set is made
 }
 
 // New makes a Host of its seams. It calls nothing yet.
 func New(s Seams) *Host {
 	return &Host{
 		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock, attacher: s.Attacher,
-		shadows: s.Shadows, shadowProvider: s.ShadowProvider, shadowTurn: make(chan struct{}, 1),
+		shadows: s.Shadows, shadowTurn: make(chan struct{}, 1),
 	}
 }
 

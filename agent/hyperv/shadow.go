@@ -26,6 +26,7 @@ const (
 // Shadow is a backup of one VM through VSS: opened, begun, snapped, read, completed and closed. It is not for concurrent use. Its shadow copies end with it.
 type Shadow struct {
 	host      *Host
+	provider  string // "" has Windows choose
 	vm        VM
 	requester vss.Requester
 	component vss.Component
@@ -45,19 +46,21 @@ type ShadowIntent struct {
 	Settled bool `json:"settled,omitempty"`
 }
 
-// OpenShadow finds the VM at the Hyper-V VSS writer. Nothing happens to it. ErrNotInWriter, vss.ErrNoWriter, ErrVMNotFound.
-func (h *Host) OpenShadow(ctx context.Context, vmID string) (*Shadow, error) {
+// OpenShadow finds the VM, as the caller has looked at it, at the Hyper-V VSS writer. Nothing happens to it. provider is the id of the VSS provider that makes
+// the shadow copies, "" for the one that Windows chooses. ErrNotInWriter, vss.ErrNoWriter, ErrVMNotFound.
+func (h *Host) OpenShadow(ctx context.Context, vm VM, provider string) (*Shadow, error) {
 	if h.shadows == nil {
 		return nil, fmt.Errorf("open a shadow copy: %w", ErrVSSUnavailable)
 	}
-	s := &Shadow{host: h}
-	if err := s.open(ctx, vmID); err != nil {
-		return nil, errors.Join(fmt.Errorf("open a shadow copy of %s: %w", vmID, err), s.Close())
+	s := &Shadow{host: h, provider: provider, vm: vm}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a shadow copy of %s: %w", vm.Name, err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Shadow) open(ctx context.Context, vmID string) (err error) {
+// open asks the writer with a new requester.
+func (s *Shadow) open(ctx context.Context) (err error) {
 	if s.requester, err = s.host.shadows.Open(ctx); err != nil {
 		return shadowFailure(err)
 	}
@@ -68,26 +71,50 @@ func (s *Shadow) open(ctx context.Context, vmID string) (err error) {
 		return shadowFailure(err)
 	}
 	var found bool
-	if s.component, found = vss.Find(offered, vmID); !found {
+	if s.component, found = vss.Find(offered, s.vm.ID); !found {
 		return fmt.Errorf("%w: it lists %d others", ErrNotInWriter, len(offered))
 	}
-	s.vm, err = s.host.vm(ctx, vmID)
-	return err
+	return nil
+}
+
+// lookAgain replaces what was seen of the VM, and of what the writer offers, by what they are now. ErrBusy when the caller's choice of an approach would not
+// hold any more.
+func (s *Shadow) lookAgain(ctx context.Context) error {
+	// A requester that failed is good for nothing else.
+	mode := s.Mode()
+	if err := errors.Join(s.requester.Close(), s.open(ctx)); err != nil {
+		return err
+	}
+	was := s.vm
+	now, err := s.host.vm(ctx, was.ID)
+	if err != nil {
+		return err
+	}
+	could, _ := Quiescible(was)
+	can, _ := Quiescible(now)
+	switch {
+	case now.State != was.State:
+		return fmt.Errorf("%w: it was %s when it was looked at, and is %s now", ErrBusy, strings.ToLower(string(was.State)), strings.ToLower(string(now.State)))
+	case could != can, mode != s.Mode():
+		return fmt.Errorf("%w: whether its guest can quiesce has changed since it was looked at", ErrBusy)
+	}
+	s.vm = now
+	return nil
 }
 
 // Mode is how the writer would back the VM up.
 func (s *Shadow) Mode() vss.Mode { return s.component.Mode() }
 
 // Begin starts the snapshot set. Nothing happens to the VM yet: the caller journals the intent, then calls Snapshot. It waits while another backup makes a
-// set, for that one at a time is made on a host; the intent is of the VM as it is afterwards. ErrBusy, ErrForeignCheckpoint.
+// set, for that one at a time is made on a host; the intent is of the VM as it is afterwards. ErrBusy, also when the VM's state or its guest's ability to
+// quiesce is not what the approach was chosen for, ErrForeignCheckpoint, vss.ProviderNotRegistered.
 func (s *Shadow) Begin(ctx context.Context, approach ShadowApproach) (ShadowIntent, error) {
 	if err := s.takeTurn(ctx); err != nil {
 		return ShadowIntent{}, err
 	}
 	for waited := time.Duration(0); ; waited += setPause {
-		// What was seen before the wait is outdated, and a requester that failed is good for nothing else.
-		if err := errors.Join(s.requester.Close(), s.open(ctx, s.vm.ID)); err != nil {
-			return ShadowIntent{}, fmt.Errorf("begin a shadow copy: %w", err)
+		if err := s.lookAgain(ctx); err != nil {
+			return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, err)
 		}
 		intent, err := s.begin(ctx, approach)
 		if err == nil || !errors.Is(err, vss.SnapshotSetInProgress) || waited >= setLimit {
@@ -110,7 +137,7 @@ func (s *Shadow) begin(ctx context.Context, approach ShadowApproach) (ShadowInte
 		return ShadowIntent{}, fmt.Errorf("%w: the writer lists files on no volume of the host: %v", ErrPath, s.component.Files)
 	}
 	set, err := s.requester.Begin(ctx, vss.Request{
-		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.host.shadowProvider,
+		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.provider,
 	})
 	if err != nil {
 		return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, shadowFailure(err))

@@ -29,7 +29,7 @@ func TestVSSServiceIsStarted(t *testing.T) {
 // shadow is a shadow copy of the VM, in the way that suits its state without the guest's part, or with it.
 func (l *lab) shadow(application, save bool) (*hyperv.Shadow, hyperv.ShadowIntent, hyperv.ShadowApproach) {
 	l.Helper()
-	s, err := l.OpenShadow(l.Context(), crmID)
+	s, err := l.OpenShadow(l.Context(), l.vm(crmID), "")
 	l.Expect(err).NotTo(HaveOccurred())
 	l.Cleanup(func() { l.Expect(s.Close()).To(Succeed()) })
 	info, err := l.Info(l.Context())
@@ -168,7 +168,7 @@ func TestShadowIsRefused(t *testing.T) {
 	t.Run("while another product holds a recovery checkpoint", func(t *testing.T) {
 		l := newLab(t, oneVM())
 		l.snapshot(32768)
-		s, err := l.OpenShadow(t.Context(), crmID)
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
 		l.Expect(err).NotTo(HaveOccurred())
 		defer s.Close()
 		_, err = s.Begin(t.Context(), hyperv.ShadowApproach{})
@@ -176,7 +176,7 @@ func TestShadowIsRefused(t *testing.T) {
 	})
 	t.Run("for a VM that the writer does not list, as seen on Server 2025", func(t *testing.T) {
 		l := newLab(t, oneVM().with("state: running", "state: running\nhiddenFromWriter: true"))
-		_, err := l.OpenShadow(t.Context(), crmID)
+		_, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
 		l.Expect(err).To(MatchError(hyperv.ErrNotInWriter))
 	})
 	t.Run("when the guest never answers, within its time", func(t *testing.T) {
@@ -205,7 +205,7 @@ func (l *lab) attach() {
 
 func TestShadowIsOfTheVMAfterTheWaitForItsTurn(t *testing.T) {
 	open := func(l *lab) *hyperv.Shadow {
-		s, err := l.OpenShadow(t.Context(), crmID)
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
 		l.Expect(err).NotTo(HaveOccurred())
 		t.Cleanup(func() { l.Expect(s.Close()).To(Succeed()) })
 		return s
@@ -227,18 +227,19 @@ func TestShadowIsOfTheVMAfterTheWaitForItsTurn(t *testing.T) {
 		_, err := s.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true, Level: hyperv.Crash})
 		l.Expect(err).To(MatchError(hyperv.ErrForeignCheckpoint))
 	})
-	t.Run("it was started, and the writer leaves it saved", func(t *testing.T) {
-		l := newLab(t, oneVM().with("state: running", "state: \"off\"\nintegrationServices: missing").on(legacyHost))
-		l.host.Faults().FailNext(emulator.Fault{Method: "HyperVWriter.Thaw", ReturnValue: uint32(vss.WriterNonRetryable)})
-		s := open(l)
-		l.requestState(2)
-		intent, err := s.Begin(t.Context(), hyperv.ShadowApproach{Level: hyperv.Offline})
-		l.Expect(err).NotTo(HaveOccurred())
-		l.Expect(intent.State).To(Equal(hyperv.Running))
-		_, err = s.Snapshot(t.Context())
-		l.Expect(err).To(MatchError(vss.WriterNonRetryable))
-		l.Expect(l.vm(crmID).State).To(Equal(hyperv.Running), "NV-07")
-	})
+	for name, change := range map[string]func(*lab){
+		"it was switched off":       func(l *lab) { l.requestState(3) },
+		"its guest stopped to help": func(l *lab) { l.writeFile("crm/vm.yaml", crm+"integrationServices: missing\n") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, oneVM())
+			s := open(l)
+			change(l)
+			_, err := s.Begin(t.Context(), hyperv.ShadowApproach{Level: hyperv.Application})
+			l.Expect(err).To(MatchError(hyperv.ErrBusy), "the approach was chosen for what it was")
+			l.Expect(l.host.ShadowCopies()).To(BeZero())
+		})
+	}
 }
 
 func TestShadowOfAVMThatChangesDuringTheSnapshotIsRefused(t *testing.T) {
@@ -275,11 +276,46 @@ func TestMergeOfTheWritersOwnCheckpointIsNoChange(t *testing.T) {
 	l.Expect(l.vm(crmID).Operation).To(Equal(hyperv.MergingDisks))
 }
 
+func TestVolumeThatIsMountedInAFolderIsInTheShadowCopy(t *testing.T) {
+	const disk = ".volumes/D_Archive/crm/data.vhdx"
+	l := newLab(t, machines{
+		"host.yaml": "mounts: ['D:\\Archive']\njobMillis: 1\n", "crm/vm.yaml": strings.Replace(crm, "data.vhdx", `D:\Archive\crm\data.vhdx`, 1),
+		"crm/system.vhdx": "", disk: "",
+	})
+	l.write("crm/data.vhdx", 0, filled(mib, 'a'))
+	s, _, _ := l.shadow(false, false)
+	_, err := s.Snapshot(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(l.host.ShadowCopies()).To(Equal(2))
+	l.write("crm/data.vhdx", 0, filled(mib, 'b'))
+	c := l.contents(s)
+	l.Expect(c.Disks).To(HaveLen(2))
+	l.Expect(c.Disks[1].LivePath).To(Equal(`D:\Archive\crm\data.vhdx`))
+	l.Expect(l.read(c.Disks[1], mib)).To(Equal(filled(mib, 'a')))
+}
+
+func TestShadowCopiesAreMadeByTheProviderThatIsNamed(t *testing.T) {
+	l := newLab(t, oneVM())
+	for provider, want := range map[string]error{
+		"B5946137-7B9F-4925-AF80-51ABD60B20D5": nil, "b5946137-7b9f-4925-af80-51abd60b20d5": nil, webID: vss.ProviderNotRegistered,
+	} {
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), provider)
+		l.Expect(err).NotTo(HaveOccurred())
+		_, err = s.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true})
+		if want == nil {
+			l.Expect(err).NotTo(HaveOccurred())
+		} else {
+			l.Expect(err).To(MatchError(want), "DR-11")
+		}
+		l.Expect(s.Close()).To(Succeed())
+	}
+}
+
 func TestSnapshotSetsAreMadeOneAfterTheOther(t *testing.T) {
 	l := newLab(t, oneVM())
 	l.host.Faults().FailNext(emulator.Fault{Method: "StartSnapshotSet", ReturnValue: uint32(vss.SnapshotSetInProgress), Times: 2})
 	s, _, _ := l.shadow(true, false) // waits for another product's set
-	other, err := l.OpenShadow(t.Context(), crmID)
+	other, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
 	l.Expect(err).NotTo(HaveOccurred())
 	defer other.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

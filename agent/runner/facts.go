@@ -20,7 +20,9 @@ func hostFacts(host hyperv.HostInfo, version string) *v1alpha1.HostFacts {
 		facts.ClusterName, facts.ClusterFunctionalLevel = cut(host.Cluster.Name, 256), int32(host.Cluster.Level)
 	}
 	for _, volume := range host.Volumes {
-		facts.Volumes = append(facts.Volumes, v1alpha1.HostVolume{Path: volume.Name + `\`, TotalBytes: volume.Total, FreeBytes: volume.Free})
+		facts.Volumes = append(facts.Volumes, v1alpha1.HostVolume{
+			Path: volume.Name + `\`, TotalBytes: volume.Total, FreeBytes: volume.Free, Shared: volume.Shared,
+		})
 	}
 	return facts
 }

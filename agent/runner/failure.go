@@ -56,6 +56,7 @@ var known = []struct {
 	{hyperv.ErrVMNotFound, v1alpha1.ReasonVirtualMachineGone, v1alpha1.FailureStall, "it was deleted or moved to another host"},
 	{hyperv.ErrVSSUnavailable, v1alpha1.ReasonVSSServiceUnavailable, v1alpha1.FailureStall, ""},
 	{hyperv.ErrNotInWriter, "NotInVSSWriter", v1alpha1.FailureStall, "see vssadmin list writers on the host, or use the method WMI"},
+	{vss.ProviderNotRegistered, v1alpha1.ReasonVSSProviderNotFound, v1alpha1.FailureStall, "choose one that vssadmin list providers shows on the host: spec.vssProvider of its HyperVHost"},
 	{vss.ErrNoWriter, "NoVSSWriter", v1alpha1.FailureStall, "check that the Hyper-V Virtual Machine Management service runs"},
 	{hyperv.ErrForeignCheckpoint, "ForeignCheckpoint", v1alpha1.FailureRetry, "let the other product finish, or remove its checkpoint"},
 	{hyperv.ErrUserCheckpoints, "UserCheckpoints", v1alpha1.FailureStall, ""},

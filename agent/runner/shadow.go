@@ -16,7 +16,7 @@ func (r *backupRun) openShadow(ctx context.Context) error {
 		return err
 	}
 	var err error
-	r.shadow, err = r.host.OpenShadow(ctx, r.vm.ID)
+	r.shadow, err = r.host.OpenShadow(ctx, r.vm, r.spec.VSSProviderID)
 	return err
 }
 

@@ -165,6 +165,11 @@ func TestVSSGoesWrong(t *testing.T) {
 	}
 	r.clean(fellBack)
 
+	unknown := r.backup("unknown-provider", byVSS, func(b *v1alpha1.BackupTask) { b.VSSProviderID = "99999999-9999-4999-8999-999999999999" })
+	if f := unknown.Status.Failure; f == nil || f.Reason != v1alpha1.ReasonVSSProviderNotFound || f.Action != v1alpha1.FailureStall || !strings.Contains(f.Message, "vssProvider") {
+		t.Errorf("DR-11: %+v", f)
+	}
+	r.clean(unknown)
 	r.set("state: running\nhiddenFromWriter: true\n")
 	unlisted := r.backup("unlisted", byVSS)
 	wantSuccess(t, unlisted)

@@ -13,6 +13,8 @@ const (
 	ReasonFailed  = "Failed"
 	// ReasonVSSServiceUnavailable means that the host's Volume Shadow Copy service cannot be started.
 	ReasonVSSServiceUnavailable = "VSSServiceUnavailable"
+	// ReasonVSSProviderNotFound means that the host does not have the VSS provider that its HyperVHost names.
+	ReasonVSSProviderNotFound = "VSSProviderNotFound"
 )
 
 // TaskKind says what is delegated.
@@ -149,6 +151,16 @@ type BackupTask struct {
 	// +optional
 	// +kubebuilder:default=Fallback
 	OnMethodIneligible MethodIneligible `json:"onMethodIneligible,omitempty"`
+	// vssProviderID is the provider that makes the shadow copies of the method VSS. The one that Windows chooses without it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	VSSProviderID string `json:"vssProviderID,omitempty"`
+	// sharedVolumes are the cluster shared volumes from which no other backup is taken meanwhile, on whatever node.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MaxLength=256
+	SharedVolumes []string `json:"sharedVolumes,omitempty"`
 	// lastMethod is that of the newest image of the virtual machine. Absent without an image.
 	// +optional
 	LastMethod BackupMethod `json:"lastMethod,omitempty"`

@@ -28,6 +28,7 @@ const (
 	ReasonHostUnschedulable    = "HostUnschedulable"
 	ReasonVirtualMachineGone   = "VirtualMachineGone"
 	ReasonVirtualMachineBusy   = "VirtualMachineBusy"
+	ReasonSharedVolumeBusy     = "SharedVolumeBusy"
 	ReasonImageNotFound        = "ImageNotFound"
 )
 
@@ -41,6 +42,8 @@ const (
 	LabelRunID = "hyperkeep.io/run-id"
 	// LabelHost names the host of a task, a virtual machine or an agent's namespace.
 	LabelHost = "hyperkeep.io/host"
+	// LabelCluster is on tasks that have shared volumes of a failover cluster for themselves: a hash of the cluster's name.
+	LabelCluster = "hyperkeep.io/cluster"
 	// LabelVirtualMachineID is the Hyper-V id of the virtual machine, in lower case.
 	LabelVirtualMachineID = "hyperkeep.io/virtual-machine-id"
 	// LabelRepository names the repository that a credential, a task or an image belongs to.

@@ -59,6 +59,9 @@ type HostVolume struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	FreeBytes int64 `json:"freeBytes,omitempty"`
+	// shared says that all nodes of the host's cluster have the volume.
+	// +optional
+	Shared bool `json:"shared,omitempty"`
 }
 
 // HostInventoryStatus is what one look at the host found.

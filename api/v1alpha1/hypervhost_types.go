@@ -42,6 +42,37 @@ type HyperVHostSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Placement []PlacementRule `json:"placement,omitempty"`
+
+	// vssProvider makes the shadow copies of backups by VSS. The one that Windows chooses without it.
+	// +optional
+	VSSProvider *VSSProvider `json:"vssProvider,omitempty"`
+}
+
+// VSSProviderType says who makes a shadow copy.
+// +kubebuilder:validation:Enum=Software;Hardware
+type VSSProviderType string
+
+// Who makes a shadow copy.
+const (
+	// VSSProviderSoftware is a driver of the host.
+	VSSProviderSoftware VSSProviderType = "Software"
+	// VSSProviderHardware is the storage itself.
+	VSSProviderHardware VSSProviderType = "Hardware"
+)
+
+// VSSProvider is a VSS provider that is installed on the host.
+type VSSProvider struct {
+	// id of the provider, without braces, as vssadmin list providers shows it.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`
+	// +kubebuilder:validation:MinLength=36
+	// +kubebuilder:validation:MaxLength=36
+	ID string `json:"id,omitempty"`
+	// type says whether the host makes the shadow copies (Software), or its storage (Hardware). By Software the nodes of a cluster back the virtual machines on
+	// a shared volume up one at a time.
+	// +optional
+	// +kubebuilder:default=Software
+	Type VSSProviderType `json:"type,omitempty"`
 }
 
 // PlacementRule puts virtual machines into a namespace.

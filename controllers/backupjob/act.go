@@ -39,8 +39,12 @@ func newTask(job *v1alpha1.BackupJob, run delegation.Run, seen observation, next
 
 		OnMethodIneligible: job.Spec.OnMethodIneligible,
 	}
-	if point := seen.machine.Status.LastRestorePoint; point != nil {
-		task.Spec.Backup.LastMethod = point.Method
+	task.Spec.Backup.LastMethod = lastMethod(seen.machine)
+	if provider := seen.site.Host.Spec.VSSProvider; provider != nil {
+		task.Spec.Backup.VSSProviderID = provider.ID
+	}
+	if needs := needs(job, seen.machine, seen.site.Host); needs.Cluster != "" {
+		task.Labels[v1alpha1.LabelCluster], task.Spec.Backup.SharedVolumes = needs.Cluster, needs.SharedVolumes
 	}
 	return task
 }

@@ -38,6 +38,7 @@ func TestController(t *testing.T) {
 			"a virtual machine that is gone":           w.goneMachine,
 			"a host takes no more than it may":         w.limit,
 			"one task for a virtual machine at a time": w.oneAtATime,
+			"one backup at a time on a shared volume":  w.sharedVolume,
 			"canceled":                                     w.cancel,
 			"deleted while it runs":                        w.deletion,
 			"a checkpoint that was left":                   w.release,
@@ -235,6 +236,43 @@ func (w world) oneAtATime(t *testing.T) {
 	}
 	w.Eventually(t, w.condition(t, second, v1alpha1.ConditionReconciling)).Should(Equal("True VirtualMachineBusy"))
 	w.Agent(t, w.Task(t, first.UID, v1alpha1.TaskBackup), stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
+	w.Task(t, second.UID, v1alpha1.TaskBackup)
+}
+
+// sharedVolume backs two virtual machines up that lie on one volume of a cluster, from two of its nodes.
+func (w world) sharedVolume(t *testing.T) {
+	g := NewWithT(t)
+	const volume = `C:\ClusterStorage\Volume1\`
+	var jobs []*v1alpha1.BackupJob
+	w.Namespace(t, "csv")
+	for _, node := range []string{"csv-a", "csv-b"} {
+		host := w.Host(t, node, 2)
+		w.Edit(t, host, func() { host.Spec.VSSProvider = &v1alpha1.VSSProvider{ID: "b5946137-7b9f-4925-af80-51abd60b20d5"} })
+		w.Status(t, host, func() {
+			host.Status.Facts = &v1alpha1.HostFacts{ClusterName: "CL 1", Build: "20348", Volumes: []v1alpha1.HostVolume{{Path: volume, Shared: true}}}
+		})
+		machine := w.Machine(t, "csv", node, node)
+		w.Status(t, machine, func() {
+			machine.Status.Facts.Disks = []v1alpha1.VirtualMachineDisk{{Key: "SCSI-0-0", Kind: "VHDX", Path: volume + node + `\a.vhdx`}}
+		})
+		job := &v1alpha1.BackupJob{ObjectMeta: metav1.ObjectMeta{Namespace: "csv", Name: node}}
+		job.Spec.RepositoryRef.Name, job.Spec.VirtualMachineRef.Name, job.Spec.Method = stage.Repository, machine.Name, v1alpha1.MethodChoiceVSS
+		w.Create(t, job)
+		jobs = append(jobs, job)
+	}
+	first, second := jobs[0], jobs[1]
+	w.Eventually(t, func() int {
+		return len(w.Tasks(t, first.UID, v1alpha1.TaskBackup)) + len(w.Tasks(t, second.UID, v1alpha1.TaskBackup))
+	}).Should(Equal(1))
+	if len(w.Tasks(t, first.UID, v1alpha1.TaskBackup)) == 0 {
+		first, second = second, first
+	}
+	task := w.Task(t, first.UID, v1alpha1.TaskBackup)
+	g.Expect(task.Spec.Backup.VSSProviderID).To(Equal("b5946137-7b9f-4925-af80-51abd60b20d5"), "DR-11")
+	g.Expect(task.Spec.Backup.SharedVolumes).To(Equal([]string{volume}))
+	w.Eventually(t, w.condition(t, second, v1alpha1.ConditionReconciling)).Should(Equal("True SharedVolumeBusy"), "DR-09")
+	g.Expect(second.Status.Conditions).To(ContainElement(HaveField("Message", ContainSubstring("BackupJob csv/"+first.Name+" on host "+first.Name))))
+	w.Agent(t, task, stage.Claimed, stage.Published, stage.Released, stage.Succeeded)
 	w.Task(t, second.UID, v1alpha1.TaskBackup)
 }
 

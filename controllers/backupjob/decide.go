@@ -103,7 +103,7 @@ func obstacle(job *v1alpha1.BackupJob, seen observation) *delegation.Obstacle {
 	if o := machineObstacle(job.Spec.VirtualMachineRef.Name, seen.machine); o != nil {
 		return o
 	}
-	return seen.site.Obstacle(inventory.ID(seen.machine))
+	return seen.site.Obstacle(needs(job, seen.machine, seen.site.Host))
 }
 
 func machineObstacle(name string, machine *v1alpha1.VirtualMachine) *delegation.Obstacle {

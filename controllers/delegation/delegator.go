@@ -3,6 +3,7 @@ package delegation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -89,6 +90,14 @@ func (d *Delegator) Site(ctx context.Context, namespace, repository, host string
 		return site, fmt.Errorf("list tasks of host: %w", err)
 	}
 	site.Tasks = list.Items
+	if cluster := ClusterLabel(site.Host); cluster != "" {
+		if err := d.client.List(ctx, list, index.TasksIn(cluster)); err != nil {
+			return site, fmt.Errorf("list tasks of cluster: %w", err)
+		}
+		if site.Tasks, err = d.join(ctx, site.Tasks, list.Items); err != nil {
+			return site, err
+		}
+	}
 	site.Credential, err = d.hasCredential(ctx, v1alpha1.AgentNamespace(host), repository)
 	return site, err
 }
@@ -160,31 +169,41 @@ func (d *Delegator) place(ctx context.Context, task *v1alpha1.AgentTask) error {
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
-	if o := busy(host, rivals, task.Labels[v1alpha1.LabelVirtualMachineID]); o != nil {
+	if o := busy(host, rivals, needsOf(task)); o != nil {
 		return o
 	}
 	return d.Create(ctx, task)
 }
 
-// rivals are the tasks of the host, and those for the virtual machine wherever it was before. The task itself is none.
+// rivals are the tasks of the host, and on whatever host those for the virtual machine and those with shared volumes of the cluster. The task itself is none.
 func (d *Delegator) rivals(ctx context.Context, task *v1alpha1.AgentTask) ([]v1alpha1.AgentTask, error) {
-	here, everywhere := &v1alpha1.AgentTaskList{}, &v1alpha1.AgentTaskList{}
-	if err := d.live.List(ctx, here, client.InNamespace(task.Namespace)); err != nil {
+	list := &v1alpha1.AgentTaskList{}
+	if err := d.live.List(ctx, list, client.InNamespace(task.Namespace)); err != nil {
 		return nil, err
 	}
-	if machineID := task.Labels[v1alpha1.LabelVirtualMachineID]; machineID != "" {
-		if err := d.live.List(ctx, everywhere, client.MatchingLabels{v1alpha1.LabelVirtualMachineID: machineID}); err != nil {
+	rivals := slices.DeleteFunc(list.Items, func(other v1alpha1.AgentTask) bool { return other.Name == task.Name })
+	for _, label := range []string{v1alpha1.LabelVirtualMachineID, v1alpha1.LabelCluster} {
+		value := task.Labels[label]
+		if value == "" {
+			continue
+		}
+		elsewhere := &v1alpha1.AgentTaskList{}
+		if err := d.live.List(ctx, elsewhere, client.MatchingLabels{label: value}); err != nil {
+			return nil, err
+		}
+		others := slices.DeleteFunc(elsewhere.Items, func(other v1alpha1.AgentTask) bool { return other.Namespace == task.Namespace })
+		var err error
+		if rivals, err = d.join(ctx, rivals, others); err != nil {
 			return nil, err
 		}
 	}
-	var rivals []v1alpha1.AgentTask
-	for _, other := range here.Items {
-		if other.Name != task.Name {
-			rivals = append(rivals, other)
-		}
-	}
-	for _, other := range everywhere.Items {
-		if other.Namespace == task.Namespace {
+	return rivals, nil
+}
+
+// join adds to some tasks those of others whose agents are not lost.
+func (d *Delegator) join(ctx context.Context, tasks, others []v1alpha1.AgentTask) ([]v1alpha1.AgentTask, error) {
+	for _, other := range others {
+		if slices.ContainsFunc(tasks, func(t v1alpha1.AgentTask) bool { return t.UID == other.UID }) {
 			continue
 		}
 		left, err := d.leftBehind(ctx, &other)
@@ -192,10 +211,10 @@ func (d *Delegator) rivals(ctx context.Context, task *v1alpha1.AgentTask) ([]v1a
 			return nil, err
 		}
 		if !left {
-			rivals = append(rivals, other)
+			tasks = append(tasks, other)
 		}
 	}
-	return rivals, nil
+	return tasks, nil
 }
 
 // leftBehind says whether a task belongs to an agent that is lost, while its virtual machine is at another host by now: a host died, and the cluster

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+
+	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
 const (
@@ -12,6 +14,14 @@ const (
 	// hashLength is in hexadecimal digits. A namespace has a few hundred thousand jobs and images in its life; 48 bits keep them apart.
 	hashLength = 12
 )
+
+// ClusterLabel stands for the failover cluster that a host is a node of, in a label: cluster names may have any characters. Empty outside of clusters.
+func ClusterLabel(host *v1alpha1.HyperVHost) string {
+	if host == nil || host.Status.Facts == nil || host.Status.Facts.ClusterName == "" {
+		return ""
+	}
+	return ChildName("cluster", strings.ToLower(host.Status.Facts.ClusterName))
+}
 
 // ChildName is a name for an object that is made for others: readable, at most 63 characters, and the same for the same parts, so that making it
 // twice makes one. readable must be a DNS name already.

@@ -57,22 +57,39 @@ type Site struct {
 	// Repository and Host are nil when they do not exist.
 	Repository *v1alpha1.BackupRepository
 	Host       *v1alpha1.HyperVHost
-	// Tasks that occupy the host.
+	// Tasks that occupy the host, or shared volumes of its cluster.
 	Tasks []v1alpha1.AgentTask
 	// Credential is set when the host's agent has the credential of the repository.
 	Credential bool
 }
 
-// Obstacle is the first thing that keeps a task for this virtual machine from the host, or nil. machineID is empty for a task that touches no
-// virtual machine that exists.
-func (s Site) Obstacle(machineID string) *Obstacle {
+// Needs is what a task has for itself, besides a place on its host.
+type Needs struct {
+	// MachineID is the virtual machine; empty for a task that touches none that exists.
+	MachineID string
+	// Cluster is the label of the cluster that has SharedVolumes.
+	Cluster       string
+	SharedVolumes []string
+}
+
+// needsOf is what a task has for itself.
+func needsOf(task *v1alpha1.AgentTask) Needs {
+	needs := Needs{MachineID: task.Labels[v1alpha1.LabelVirtualMachineID], Cluster: task.Labels[v1alpha1.LabelCluster]}
+	if task.Spec.Backup != nil {
+		needs.SharedVolumes = task.Spec.Backup.SharedVolumes
+	}
+	return needs
+}
+
+// Obstacle is the first thing that keeps a task with these needs from the host, or nil.
+func (s Site) Obstacle(needs Needs) *Obstacle {
 	if o := RepositoryObstacle(s.Repository, s.RepositoryName, s.Namespace); o != nil {
 		return o
 	}
 	if o := s.hostObstacle(); o != nil {
 		return o
 	}
-	if o := busy(s.Host, s.Tasks, machineID); o != nil {
+	if o := busy(s.Host, s.Tasks, needs); o != nil {
 		return o
 	}
 	if !s.Credential {
@@ -94,23 +111,42 @@ func (s Site) hostObstacle() *Obstacle {
 	}
 }
 
-// busy says whether the virtual machine is worked on already, or the host has as much work as it may.
-func busy(host *v1alpha1.HyperVHost, tasks []v1alpha1.AgentTask, machineID string) *Obstacle {
+// busy says whether the virtual machine is worked on already, the host has as much work as it may, or somebody has a volume that is needed.
+func busy(host *v1alpha1.HyperVHost, tasks []v1alpha1.AgentTask, needs Needs) *Obstacle {
+	var volume *Obstacle
 	held := int32(0)
 	for i := range tasks {
 		task := &tasks[i]
 		if !HoldsHost(task) {
 			continue
 		}
-		if machineID != "" && task.Labels[v1alpha1.LabelVirtualMachineID] == machineID {
+		if needs.MachineID != "" && task.Labels[v1alpha1.LabelVirtualMachineID] == needs.MachineID {
 			return Waits(v1alpha1.ReasonVirtualMachineBusy, "%s %s/%s works on the virtual machine", task.Spec.Owner.Kind, task.Spec.Owner.Namespace, task.Spec.Owner.Name)
 		}
 		if task.Namespace == v1alpha1.AgentNamespace(host.Name) {
 			held++
 		}
+		if volume == nil {
+			volume = volumeBusy(task, needs)
+		}
 	}
 	if held >= host.Spec.MaxParallelJobs {
 		return Waits(v1alpha1.ReasonHostAtLimit, "host %s runs %d of %d jobs", host.Name, held, host.Spec.MaxParallelJobs)
+	}
+	return volume
+}
+
+// volumeBusy says whether a live task has one of the shared volumes that are needed.
+func volumeBusy(task *v1alpha1.AgentTask, needs Needs) *Obstacle {
+	has := needsOf(task)
+	if has.Cluster != needs.Cluster {
+		return nil
+	}
+	for _, volume := range needs.SharedVolumes {
+		if slices.Contains(has.SharedVolumes, volume) {
+			return Waits(v1alpha1.ReasonSharedVolumeBusy, "%s %s/%s on host %s backs up from the cluster shared volume %s, which allows one backup at a time by software shadow copies",
+				task.Spec.Owner.Kind, task.Spec.Owner.Namespace, task.Spec.Owner.Name, task.Labels[v1alpha1.LabelHost], volume)
+		}
 	}
 	return nil
 }

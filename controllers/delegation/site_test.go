@@ -26,28 +26,52 @@ func newSite() Site {
 	}
 }
 
+// onVolume is a backup on another host that has a shared volume for itself.
+func onVolume(cluster, volume string) v1alpha1.AgentTask {
+	task := newTask(1)
+	task.Namespace = "hyperkeep-host-hv02"
+	task.Labels[v1alpha1.LabelVirtualMachineID], task.Labels[v1alpha1.LabelCluster], task.Labels[v1alpha1.LabelHost] = "vm-2", cluster, "hv02"
+	task.Spec.Backup = &v1alpha1.BackupTask{SharedVolumes: []string{volume}}
+	return task
+}
+
+func TestVolumeObstacleSaysBehindWhom(t *testing.T) {
+	g := NewWithT(t)
+	site := newSite()
+	site.Tasks = only(onVolume("c1", "V"))
+	g.Expect(site.Obstacle(Needs{Cluster: "c1", SharedVolumes: []string{"V"}}).Message).To(HavePrefix("BackupJob sales/crm on host hv02 backs up from the cluster shared volume V"))
+}
+
 func TestObstacles(t *testing.T) {
 	cases := map[string]struct {
 		edit   func(*Site)
 		reason string
 		remedy Remedy
 	}{
-		"nothing is in the way":                    {edit: func(*Site) {}},
-		"the repository is missing, it may come":   {func(s *Site) { s.Repository = nil }, v1alpha1.ReasonRepositoryNotFound, Patience},
-		"the repository serves other namespaces":   {func(s *Site) { s.Namespace = "hr" }, v1alpha1.ReasonRepositoryNotAllowed, Person},
-		"the repository serves all namespaces":     {edit: func(s *Site) { s.Namespace = "hr"; s.Repository.Spec.AllowedNamespaces = []string{"*"} }},
-		"the repository was not probed yet":        {func(s *Site) { s.Repository.Status.Conditions = nil }, v1alpha1.ReasonRepositoryNotReady, Patience},
-		"the repository is away":                   {func(s *Site) { s.Repository.Status.Conditions = ready("gone", "False") }, v1alpha1.ReasonRepositoryNotReady, Patience},
-		"the host is missing":                      {func(s *Site) { s.Host = nil }, v1alpha1.ReasonHostNotFound, Patience},
-		"the host is not ready":                    {func(s *Site) { s.Host.Status.Conditions = ready("lost", "False") }, v1alpha1.ReasonHostUnreachable, Patience},
-		"the host takes no new work":               {func(s *Site) { s.Host.Spec.Unschedulable = true }, v1alpha1.ReasonHostUnschedulable, Patience},
-		"the host has enough to do":                {func(s *Site) { s.Host.Spec.MaxParallelJobs = 1 }, v1alpha1.ReasonHostAtLimit, Patience},
-		"a finished task occupies nothing":         {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks = only(newTask(1, succeeded)) }},
-		"a task of a keeper occupies nothing":      {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks[0].Spec.Kind = v1alpha1.TaskVerify }},
-		"the virtual machine is worked on":         {func(s *Site) { s.Tasks = only(newTask(1)) }, v1alpha1.ReasonVirtualMachineBusy, Patience},
-		"it was worked on until now":               {edit: func(s *Site) { s.Tasks = only(newTask(1, succeeded)) }},
-		"it is worked on at the host it was on":    {func(s *Site) { s.Tasks[0] = newTask(1); s.Tasks[0].Namespace = "hyperkeep-host-hv02" }, v1alpha1.ReasonVirtualMachineBusy, Patience},
-		"a task elsewhere takes no room here":      {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks[0].Namespace = "hyperkeep-host-hv02" }},
+		"nothing is in the way":                               {edit: func(*Site) {}},
+		"the repository is missing, it may come":              {func(s *Site) { s.Repository = nil }, v1alpha1.ReasonRepositoryNotFound, Patience},
+		"the repository serves other namespaces":              {func(s *Site) { s.Namespace = "hr" }, v1alpha1.ReasonRepositoryNotAllowed, Person},
+		"the repository serves all namespaces":                {edit: func(s *Site) { s.Namespace = "hr"; s.Repository.Spec.AllowedNamespaces = []string{"*"} }},
+		"the repository was not probed yet":                   {func(s *Site) { s.Repository.Status.Conditions = nil }, v1alpha1.ReasonRepositoryNotReady, Patience},
+		"the repository is away":                              {func(s *Site) { s.Repository.Status.Conditions = ready("gone", "False") }, v1alpha1.ReasonRepositoryNotReady, Patience},
+		"the host is missing":                                 {func(s *Site) { s.Host = nil }, v1alpha1.ReasonHostNotFound, Patience},
+		"the host is not ready":                               {func(s *Site) { s.Host.Status.Conditions = ready("lost", "False") }, v1alpha1.ReasonHostUnreachable, Patience},
+		"the host takes no new work":                          {func(s *Site) { s.Host.Spec.Unschedulable = true }, v1alpha1.ReasonHostUnschedulable, Patience},
+		"the host has enough to do":                           {func(s *Site) { s.Host.Spec.MaxParallelJobs = 1 }, v1alpha1.ReasonHostAtLimit, Patience},
+		"a finished task occupies nothing":                    {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks = only(newTask(1, succeeded)) }},
+		"a task of a keeper occupies nothing":                 {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks[0].Spec.Kind = v1alpha1.TaskVerify }},
+		"the virtual machine is worked on":                    {func(s *Site) { s.Tasks = only(newTask(1)) }, v1alpha1.ReasonVirtualMachineBusy, Patience},
+		"it was worked on until now":                          {edit: func(s *Site) { s.Tasks = only(newTask(1, succeeded)) }},
+		"it is worked on at the host it was on":               {func(s *Site) { s.Tasks[0] = newTask(1); s.Tasks[0].Namespace = "hyperkeep-host-hv02" }, v1alpha1.ReasonVirtualMachineBusy, Patience},
+		"a task elsewhere takes no room here":                 {edit: func(s *Site) { s.Host.Spec.MaxParallelJobs = 1; s.Tasks[0].Namespace = "hyperkeep-host-hv02" }},
+		"a shared volume is backed up from elsewhere (DR-09)": {func(s *Site) { s.Tasks = only(onVolume("c1", `C:\ClusterStorage\Volume2\`)) }, v1alpha1.ReasonSharedVolumeBusy, Patience},
+		"another one of the cluster is":                       {edit: func(s *Site) { s.Tasks = only(onVolume("c1", `C:\ClusterStorage\Volume1\`)) }},
+		"that of another cluster is":                          {edit: func(s *Site) { s.Tasks = only(onVolume("c2", `C:\ClusterStorage\Volume2\`)) }},
+		"it was until now": {edit: func(s *Site) {
+			task := onVolume("c1", `C:\ClusterStorage\Volume2\`)
+			succeeded(&task)
+			s.Tasks = only(task)
+		}},
 		"the agent has not got the credential yet": {func(s *Site) { s.Credential = false }, v1alpha1.ReasonRepositoryNotReady, Patience},
 	}
 	for name, c := range cases {
@@ -55,7 +79,7 @@ func TestObstacles(t *testing.T) {
 			g := NewWithT(t)
 			site := newSite()
 			c.edit(&site)
-			obstacle := site.Obstacle("vm-1")
+			obstacle := site.Obstacle(Needs{MachineID: "vm-1", Cluster: "c1", SharedVolumes: []string{`C:\ClusterStorage\Volume2\`}})
 			if c.reason == "" {
 				g.Expect(obstacle).To(BeNil())
 				return

@@ -16,6 +16,7 @@ import (
 // The indexes. Their names only need to be unique within a kind.
 const (
 	taskOwner        = "owner-uid"
+	taskCluster      = "cluster"
 	imageMachine     = "virtual-machine-id"
 	imageObject      = "virtual-machine"
 	imageSeries      = "series"
@@ -33,6 +34,11 @@ const (
 // TasksOf finds the AgentTasks that were made for the object with this uid.
 func TasksOf(owner types.UID) client.ListOption {
 	return client.MatchingFields{taskOwner: string(owner)}
+}
+
+// TasksIn finds the AgentTasks that have shared volumes of the cluster with this label for themselves.
+func TasksIn(cluster string) client.ListOption {
+	return client.MatchingFields{taskCluster: cluster}
 }
 
 // ImagesOf finds the BackupImages of the virtual machine with this Hyper-V id.

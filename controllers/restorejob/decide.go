@@ -102,12 +102,12 @@ func obstacle(job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, seen observ
 		if seen.site.Host == nil && wantedHost(job) == "" {
 			return delegation.Stalls(v1alpha1.ReasonHostNotFound, "host %s, which the image came from, does not exist any more: make another restore with target.hostName", image.Spec.VirtualMachine.HostName)
 		}
-		return seen.site.Obstacle("")
+		return seen.site.Obstacle(delegation.Needs{})
 	}
 	if seen.original == nil || !meta.IsStatusConditionTrue(seen.original.Status.Conditions, v1alpha1.ConditionPresent) || inventory.ID(seen.original) != image.Spec.VirtualMachine.ID {
 		return delegation.Stalls(v1alpha1.ReasonVirtualMachineGone, "no host has virtual machine %s, so that there is nothing to replace: make another restore with overwrite Never", image.Spec.VirtualMachine.ObjectName)
 	}
-	return seen.site.Obstacle(image.Spec.VirtualMachine.ID)
+	return seen.site.Obstacle(delegation.Needs{MachineID: image.Spec.VirtualMachine.ID})
 }
 
 // notReady is the obstacle of an image that cannot be restored now. What is damaged does not mend by waiting: a repaired repository must be verified, or

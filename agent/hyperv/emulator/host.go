@@ -103,8 +103,12 @@ func (h *Host) open() (err error) {
 	if err := os.MkdirAll(filepath.Join(h.dir, privateFolder), 0o755); err != nil {
 		return err
 	}
-	for _, letter := range h.config.letters() {
-		if err := os.MkdirAll(filepath.Join(h.dir, volumesFolder, letter), 0o755); err != nil {
+	folders := h.config.letters()
+	for _, folder := range h.config.Mounts {
+		folders = append(folders, mountFolder(folder))
+	}
+	for _, folder := range folders {
+		if err := os.MkdirAll(filepath.Join(h.dir, volumesFolder, folder), 0o755); err != nil {
 			return err
 		}
 	}

@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
 // hostConfig is host.yaml: what the host is. The file may be missing.
@@ -24,6 +26,7 @@ type hostConfig struct {
 	OSVersion string                  `yaml:"osVersion,omitempty"` // 2012, 2012R2, 2016, 2019, 2022 or 2025
 	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
+	Mounts    []string                `yaml:"mounts,omitempty"`    // folders, such as D:\Archive, that volumes are mounted in
 	Switches  []string                `yaml:"switches,omitempty"`
 	// Cluster is the folder beside the host's own that is the shared volume of its failover cluster, with a cluster.yaml in it.
 	Cluster string `yaml:"cluster,omitempty"`
@@ -91,6 +94,11 @@ func (c *hostConfig) check() error {
 			return fmt.Errorf("volumes: %q is no drive letter from A to Z with a sizeBytes above zero", letter)
 		}
 	}
+	for _, folder := range c.Mounts {
+		if !regexp.MustCompile(`^[A-Z]:(\\[\w -]+)+$`).MatchString(folder) {
+			return fmt.Errorf(`mounts: %q is no folder such as D:\Archive`, folder)
+		}
+	}
 	if c.Cluster != filepath.Base(c.Cluster) && c.Cluster != "" {
 		return fmt.Errorf("cluster: %q is no folder beside that of the host", c.Cluster)
 	}
@@ -112,7 +120,20 @@ func (c *hostConfig) letters() []string {
 	return out
 }
 
-// mapping lays the volumes out below dir: the folder itself is D:\VMs, and X:\ lies in .volumes/X.
+// volumeOf is what GetVolumePathName answers.
+func (c *hostConfig) volumeOf(path string) string {
+	for _, folder := range c.Mounts {
+		if at := folder + `\`; len(path) >= len(at) && strings.EqualFold(path[:len(at)], at) {
+			return at
+		}
+	}
+	return vss.VolumeOf(path)
+}
+
+// mountFolder is where the volume that is mounted in a folder lies, below volumesFolder.
+func mountFolder(folder string) string { return strings.NewReplacer(":", "", `\`, "_").Replace(folder) }
+
+// mapping lays the volumes out below dir: the folder itself is D:\VMs, X:\ lies in .volumes/X, and what is mounted in X:\some\folder in .volumes/X_some_folder.
 func (c *hostConfig) mapping(dir string) hostfs.Mapping {
 	m, below := hostfs.Mapping{Root: dir}, "."
 	if c.Cluster != "" {
@@ -120,6 +141,9 @@ func (c *hostConfig) mapping(dir string) hostfs.Mapping {
 		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: sharedVolume, Folder: c.Cluster})
 	}
 	m.Shadows = path.Join(below, privateFolder, "shadows")
+	for _, folder := range c.Mounts {
+		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: folder, Folder: path.Join(below, volumesFolder, mountFolder(folder))})
+	}
 	m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: vmVolume, Folder: below, SizeBytes: c.Volumes["D"].SizeBytes})
 	for _, letter := range c.letters() {
 		m.Volumes = append(m.Volumes, hostfs.Volume{

@@ -116,10 +116,10 @@ func (s *shadowService) add(set *shadowSet, volume string) error {
 
 // admits tells whether a volume can be in a new set. The caller holds s.mu.
 func (s *shadowService) admits(volume string) error {
-	if _, _, err := s.host.files.Mapping().Resolve(volume); err != nil || vss.VolumeOf(volume) != volume {
+	if _, _, err := s.host.files.Mapping().Resolve(volume); err != nil || s.host.config.volumeOf(volume) != volume {
 		return vss.ObjectNotFound
 	}
-	if len(volume) == len(`C:\`) {
+	if !strings.HasPrefix(volume, sharedVolume) {
 		return nil
 	}
 	for _, other := range s.sets {
@@ -195,7 +195,7 @@ func (r *requester) Components(ctx context.Context) ([]vss.Component, error) {
 	for i, v := range vms {
 		for _, path := range h.filesOf(v) {
 			folder, name := splitPath(path)
-			out[i].Files = append(out[i].Files, vss.FileSpec{Path: folder, Pattern: name})
+			out[i].Files = append(out[i].Files, vss.FileSpec{Path: folder, Pattern: name, Volume: h.config.volumeOf(path)})
 		}
 	}
 	return out, nil

@@ -190,7 +190,7 @@ func (r *requester) copyFiles(v *vm) error { return r.copyPaths(r.service.host.f
 func (r *requester) copyPaths(paths []string) error {
 	h := r.service.host
 	for _, path := range paths {
-		volume := vss.VolumeOf(path)
+		volume := h.config.volumeOf(path)
 		device, wanted := r.set.devices[volume]
 		if !wanted {
 			continue

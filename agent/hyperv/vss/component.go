@@ -35,6 +35,9 @@ type FileSpec struct {
 	Pattern string `json:"pattern"`
 	// Recursive includes the folders below.
 	Recursive bool `json:"recursive,omitempty"`
+	// Volume is the one that Path lies on, with a trailing backslash: a drive, the folder of a cluster shared volume, or any folder that a volume is mounted
+	// in. "" for a path on none, such as a UNC path. A volume that is mounted below the folder of a recursive entry is not told apart.
+	Volume string `json:"volume,omitempty"`
 }
 
 // Mode is how the writer would back a virtual machine up.
@@ -72,12 +75,11 @@ func (c Component) Mode() Mode {
 // Volumes lists the volumes of the component's files, in order, each once. ok is false when a file lies on none that we can tell.
 func (c Component) Volumes() (volumes []string, ok bool) {
 	for _, file := range c.Files {
-		volume := VolumeOf(file.Path + `\`)
-		if volume == "" {
+		if file.Volume == "" {
 			return nil, false
 		}
-		if !slices.Contains(volumes, volume) {
-			volumes = append(volumes, volume)
+		if !slices.ContainsFunc(volumes, func(v string) bool { return strings.EqualFold(v, file.Volume) }) {
+			volumes = append(volumes, file.Volume)
 		}
 	}
 	slices.Sort(volumes)

@@ -34,7 +34,7 @@ type fileXML struct {
 	Recursive string `xml:"recursive,attr"`
 }
 
-// ParseMetadata reads the metadata of one writer. ok is false for another writer than Hyper-V's.
+// ParseMetadata reads the metadata of one writer. ok is false for another writer than Hyper-V's. The volumes are by their paths alone: see VolumeOf.
 func ParseMetadata(document string) (components []Component, ok bool, err error) {
 	var m metadataXML
 	if err := xml.Unmarshal([]byte(document), &m); err != nil {
@@ -59,8 +59,9 @@ func (x componentXML) component(writer string, kind ComponentType) Component {
 	}
 	for _, files := range [][]fileXML{x.Files, x.Databases, x.Logs} {
 		for _, f := range files {
+			path := strings.TrimSuffix(f.Path, `\`)
 			c.Files = append(c.Files, FileSpec{
-				Path: strings.TrimSuffix(f.Path, `\`), Pattern: f.Pattern, Recursive: strings.EqualFold(f.Recursive, "yes") || strings.EqualFold(f.Recursive, "true"),
+				Path: path, Pattern: f.Pattern, Recursive: strings.EqualFold(f.Recursive, "yes") || strings.EqualFold(f.Recursive, "true"), Volume: VolumeOf(path + `\`),
 			})
 		}
 	}

@@ -68,18 +68,23 @@ type Snapshot struct {
 
 // Path is where a file of a volume lies in its shadow copy, "" when the set does not hold the volume.
 func (s Snapshot) Path(path string) string {
-	device := s.Devices[VolumeOf(path)]
-	if device == "" {
+	nearest := ""
+	for volume := range s.Devices {
+		if len(volume) > len(nearest) && len(path) >= len(volume) && strings.EqualFold(path[:len(volume)], volume) {
+			nearest = volume
+		}
+	}
+	if nearest == "" {
 		return ""
 	}
-	return device + `\` + path[len(VolumeOf(path)):]
+	return s.Devices[nearest] + `\` + path[len(nearest):]
 }
 
 // sharedVolumes is where the shared volumes of a failover cluster are mounted.
 const sharedVolumes = `C:\ClusterStorage\`
 
-// VolumeOf is the volume that a file lies on: its drive, such as `D:\`, or the folder of a cluster shared volume, such as `C:\ClusterStorage\Volume1\`. ""
-// for a path that names neither. Folders that other volumes are mounted on are not told from plain ones.
+// VolumeOf is the volume that a file lies on by its path alone: its drive, such as `D:\`, or the folder of a cluster shared volume, such as
+// `C:\ClusterStorage\Volume1\`. "" for a path that names neither. Which folders other volumes are mounted in only the host knows: see FileSpec.
 func VolumeOf(path string) string {
 	if len(path) < 3 || path[1] != ':' || path[2] != '\\' {
 		return ""

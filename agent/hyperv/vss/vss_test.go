@@ -30,7 +30,10 @@ func TestMetadataOfTheHyperVWriterIsRead(t *testing.T) {
 	c, found := vss.Find(all, "11111111-1111-4111-8111-111111111111")
 	want := vss.Component{
 		Writer: "0A1B2C3D-0000-4000-8000-000000000001", Type: vss.FileGroup, Name: "11111111-1111-4111-8111-111111111111", Caption: `Online\B&B "crm"`,
-		Files: []vss.FileSpec{{Path: `D:\VMs\crm`, Pattern: "system.vhdx"}, {Path: `C:\ClusterStorage\Volume1\crm`, Pattern: "*.avhdx", Recursive: true}},
+		Files: []vss.FileSpec{
+			{Path: `D:\VMs\crm`, Pattern: "system.vhdx", Volume: `D:\`},
+			{Path: `C:\ClusterStorage\Volume1\crm`, Pattern: "*.avhdx", Recursive: true, Volume: `C:\ClusterStorage\Volume1\`},
+		},
 	}
 	if !found || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v", c)
@@ -58,10 +61,14 @@ func TestCaptionTellsTheMode(t *testing.T) {
 }
 
 func TestPathInAShadowCopy(t *testing.T) {
-	s := vss.Snapshot{Devices: map[string]string{`D:\`: `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy7`, `C:\ClusterStorage\Volume1\`: `\\?\X9`}}
+	s := vss.Snapshot{Devices: map[string]string{
+		`D:\`: `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy7`, `C:\ClusterStorage\Volume1\`: `\\?\X9`, `D:\Archive\`: `\\?\X10`,
+	}}
 	for path, want := range map[string]string{
 		`d:\VMs\crm\system.vhdx`:           `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy7\VMs\crm\system.vhdx`,
 		`c:\clusterstorage\Volume1\a.vhdx`: `\\?\X9\a.vhdx`,
+		`D:\archive\a.vhdx`:                `\\?\X10\a.vhdx`,
+		`D:\Archives\a.vhdx`:               `\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy7\Archives\a.vhdx`,
 		`E:\a.vhdx`:                        "", `\\server\share\a.vhdx`: "", `relative.vhdx`: "",
 	} {
 		if got := s.Path(path); got != want {

@@ -98,11 +98,38 @@ func (r *requester) metadata() ([]vss.Component, error) {
 			return nil, err
 		}
 		components, ok, err := vss.ParseMetadata(document)
+		if ok && err == nil {
+			err = findVolumes(components)
+		}
 		if ok || err != nil {
 			return components, err
 		}
 	}
 	return nil, vss.ErrNoWriter
+}
+
+// findVolumes asks which folders volumes are mounted in. GetVolumePathName is not meant for cluster shared volumes, which their paths tell.
+func findVolumes(components []vss.Component) error {
+	for _, c := range components {
+		for i := range c.Files {
+			file := &c.Files[i]
+			if len(file.Volume) != len(`C:\`) {
+				continue
+			}
+			path, err := windows.UTF16PtrFromString(file.Path + `\`)
+			if err != nil {
+				return fmt.Errorf("volume of %s: %w", file.Path, err)
+			}
+			volume := make([]uint16, len(file.Path)+len(`\`)+1) // the volume is a part of the path
+			if err := windows.GetVolumePathName(path, &volume[0], uint32(len(volume))); err != nil {
+				return fmt.Errorf("GetVolumePathName %s: %w", file.Path, err)
+			}
+			if at := windows.UTF16ToString(volume); len(at) > len(file.Volume) {
+				file.Volume = at
+			}
+		}
+	}
+	return nil
 }
 
 func (r *requester) document(i int) (string, error) {
