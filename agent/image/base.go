@@ -39,6 +39,7 @@ func (d *diskWriter) startFromBase(ctx context.Context, spec DiskSpec) error {
 	for i, e := range list {
 		d.segments[i] = e.Object
 	}
+	d.leaves.Store(before.New.Leaves + before.Linked.Leaves + before.Zero.Leaves)
 	d.record.Type = Incremental
 	d.record.Base = &Base{ImageID: base.manifest.ID, Digest: base.manifest.Digest, Root: before.Root}
 	return nil

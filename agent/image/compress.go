@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	sampleSize  = 16 << 10
+	sampleSize  = LeafSize / 64 // less of what is smaller than a leaf
 	sampleCount = 3
+	minSample   = 4 << 10 // of a grain
 	// incompressible is the share of a sample that s2 may leave before compressing is not worth its time.
 	incompressible = 0.95
 )
@@ -31,14 +32,15 @@ func (c Compression) compressor(leaf []byte) compression.Name {
 }
 
 func compressible(leaf []byte) bool {
-	if len(leaf) <= sampleCount*sampleSize {
+	size := min(sampleSize, len(leaf)/16)
+	if size < minSample {
 		return true
 	}
 	var buffer [sampleSize * 2]byte // above s2.MaxEncodedLen(sampleSize)
 	var packed int
-	stride := (len(leaf) - sampleSize) / (sampleCount - 1)
+	stride := (len(leaf) - size) / (sampleCount - 1)
 	for i := range sampleCount {
-		packed += len(s2.Encode(buffer[:], leaf[i*stride:i*stride+sampleSize]))
+		packed += len(s2.Encode(buffer[:], leaf[i*stride:i*stride+size]))
 	}
-	return float64(packed) < incompressible*sampleCount*sampleSize
+	return float64(packed) < incompressible*float64(sampleCount*size)
 }

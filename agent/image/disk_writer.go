@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/bits"
 	"slices"
 	"sync/atomic"
 
@@ -52,7 +51,10 @@ type diskWriter struct {
 	segments []object.ID
 	spans    []span
 
-	zeroLeaf, zeroTail               object.ID
+	// empty are the objects of zeros that the disk can need, by their length.
+	empty map[int64]object.ID
+	// leaves is how many the tree has.
+	leaves                           atomic.Int64
 	newLeaves, newBytes              atomic.Int64
 	zeroLeaves, zeroBytes, readBytes atomic.Int64
 }
@@ -86,7 +88,7 @@ func (s DiskSpec) record(size int64) DiskRecord {
 func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, error) {
 	storedBefore := d.stored.Load()
 	changed := d.src.Data(extent.Extent{Length: d.size})
-	if err := d.startEmpty(ctx); err != nil {
+	if err := d.startEmpty(ctx, spec.Increment != nil); err != nil {
 		return DiskRecord{}, err
 	}
 	if spec.Increment != nil {
@@ -111,20 +113,28 @@ func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, erro
 	return d.record, nil
 }
 
-// startEmpty makes the tree of a disk that is all zeros. It stores at most four small objects, once per repository.
-func (d *diskWriter) startEmpty(ctx context.Context) error {
-	var err error
-	if d.zeroLeaf, err = d.zeroObject(ctx, min(LeafSize, d.size)); err != nil {
-		return fmt.Errorf("store empty leaf: %w", err)
+// startEmpty makes the tree of a disk that is all zeros. It stores at most six small objects, once per repository.
+func (d *diskWriter) startEmpty(ctx context.Context, grains bool) error {
+	units := []int64{LeafSize}
+	if grains {
+		units = append(units, GrainSize)
 	}
-	d.zeroTail = d.zeroLeaf
-	if tail := d.size % LeafSize; tail != 0 {
-		if d.zeroTail, err = d.zeroObject(ctx, tail); err != nil {
-			return fmt.Errorf("store empty leaf: %w", err)
+	d.empty = map[int64]object.ID{}
+	for _, unit := range units {
+		for _, length := range []int64{min(unit, d.size), d.size % unit} {
+			if length == 0 {
+				continue
+			}
+			var err error
+			if d.empty[length], err = d.zeroObject(ctx, length); err != nil {
+				return fmt.Errorf("store empty leaf: %w", err)
+			}
 		}
 	}
+	d.leaves.Store(count(d.size, LeafSize))
 	d.segments = make([]object.ID, count(d.size, SegmentSize))
 	var full object.ID
+	var err error
 	for i := range d.segments {
 		_, length := segmentAt(int64(i), d.size)
 		if i == 0 || length != SegmentSize {
@@ -146,20 +156,13 @@ func (d *diskWriter) zeroSegment(ctx context.Context, index, length int64) (obje
 }
 
 func (d *diskWriter) emptyLeaves(index int64) []entry {
-	start, length := segmentAt(index, d.size)
+	_, length := segmentAt(index, d.size)
 	leaves := make([]entry, 0, leavesPerSegment)
 	for at := int64(0); at < length; at += LeafSize {
 		n := min(LeafSize, length-at)
-		leaves = append(leaves, entry{Start: at, Length: n, Object: d.zeroFor(start+at, n)})
+		leaves = append(leaves, entry{Start: at, Length: n, Object: d.empty[n]})
 	}
 	return leaves
-}
-
-func (d *diskWriter) zeroFor(offset, length int64) object.ID {
-	if offset+length == d.size {
-		return d.zeroTail
-	}
-	return d.zeroLeaf
 }
 
 // measured counts the bytes that a stream of extents names.
@@ -177,19 +180,19 @@ func (d *diskWriter) measured(extents extent.Seq) extent.Seq {
 // writeSpans stores every segment that has something to store, several at a time.
 func (d *diskWriter) writeSpans(ctx context.Context, changed extent.Seq) error {
 	group, ctx := errgroup.WithContext(ctx)
-	work := make(chan span)
+	work := make(chan change)
 	group.Go(func() error {
 		defer close(work)
 		var linked int64
-		for s, err := range spans(d.size, changed) {
+		for c, err := range changes(d.size, changed) {
 			if err != nil {
 				return fmt.Errorf("list what to read: %w", err)
 			}
-			d.progress.Processed.Add((s.segment - linked) * SegmentSize)
-			linked = s.segment + 1
-			d.spans = append(d.spans, s)
+			d.progress.Processed.Add((c.segment - linked) * SegmentSize)
+			linked = c.segment + 1
+			d.spans = append(d.spans, c.span())
 			select {
-			case work <- s:
+			case work <- c:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -199,8 +202,8 @@ func (d *diskWriter) writeSpans(ctx context.Context, changed extent.Seq) error {
 	for range d.repo.opts.Parallelism {
 		group.Go(func() error {
 			buffer := make([]byte, LeafSize)
-			for s := range work {
-				if err := d.writeSegment(ctx, s, buffer); err != nil {
+			for c := range work {
+				if err := d.writeSegment(ctx, c, buffer); err != nil {
 					return err
 				}
 			}
@@ -208,67 +211,6 @@ func (d *diskWriter) writeSpans(ctx context.Context, changed extent.Seq) error {
 		})
 	}
 	return group.Wait()
-}
-
-// writeSegment stores the leaves of a span and a list that takes the others over.
-func (d *diskWriter) writeSegment(ctx context.Context, s span, buffer []byte) error {
-	start, length := segmentAt(s.segment, d.size)
-	before, err := d.leavesBefore(ctx, s)
-	if err != nil {
-		return err
-	}
-	var after []entry
-	for i := int64(0); i*LeafSize < length; i++ {
-		window := extent.Extent{Offset: i * LeafSize, Length: min(LeafSize, length-i*LeafSize)}
-		if s.leaves&(1<<i) == 0 {
-			taken, err := within(before, window)
-			if err != nil {
-				return d.baseError(err)
-			}
-			after = append(after, taken...)
-			d.progress.Processed.Add(window.Length)
-			continue
-		}
-		id, err := d.writeLeaf(ctx, extent.Extent{Offset: start + window.Offset, Length: window.Length}, buffer)
-		if err != nil {
-			return err
-		}
-		after = append(after, entry{Start: window.Offset, Length: window.Length, Object: id})
-	}
-	d.segments[s.segment], err = d.storeList(ctx, slices.Values(after))
-	if err != nil {
-		return fmt.Errorf("store segment at %d: %w", start, err)
-	}
-	if d.flushes.due(bits.OnesCount64(s.leaves) + 1) {
-		return d.kopia.Flush(ctx)
-	}
-	return nil
-}
-
-// leavesBefore is the list that a segment had in the base. It is not fetched when nothing of it will be taken over, or when it is known.
-func (d *diskWriter) leavesBefore(ctx context.Context, s span) ([]entry, error) {
-	_, length := segmentAt(s.segment, d.size)
-	if d.record.Type == Full {
-		return d.emptyLeaves(s.segment), nil
-	}
-	if int64(bits.OnesCount64(s.leaves)) == count(length, LeafSize) {
-		return nil, nil
-	}
-	list, err := readList(ctx, d.kopia, d.segments[s.segment], length)
-	return list, d.baseError(err)
-}
-
-// within gives the entries that fill a window exactly. They may be smaller than a leaf.
-func within(list []entry, window extent.Extent) ([]entry, error) {
-	from := slices.IndexFunc(list, func(e entry) bool { return e.Start == window.Offset })
-	for to := from; from >= 0 && to < len(list); to++ {
-		if end := list[to].Start + list[to].Length; end == window.End() {
-			return list[from : to+1], nil
-		} else if end > window.End() {
-			break
-		}
-	}
-	return nil, fmt.Errorf("the list has no leaf boundary at %s", window)
 }
 
 func (d *diskWriter) rootEntries() iter.Seq[entry] {
@@ -288,7 +230,7 @@ func (d *diskWriter) complete(root object.ID) {
 	d.record.ReadBytes = d.readBytes.Load()
 	d.record.New = Share{Leaves: d.newLeaves.Load(), Bytes: d.newBytes.Load()}
 	rest := Share{
-		Leaves: count(d.size, LeafSize) - d.record.New.Leaves - d.zeroLeaves.Load(),
+		Leaves: d.leaves.Load() - d.record.New.Leaves - d.zeroLeaves.Load(),
 		Bytes:  d.size - d.record.New.Bytes - d.zeroBytes.Load(),
 	}
 	d.record.Zero = Share{Leaves: d.zeroLeaves.Load(), Bytes: d.zeroBytes.Load()}

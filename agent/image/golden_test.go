@@ -98,7 +98,7 @@ func TestGoldenRepositoriesStayUsable(t *testing.T) {
 			change := extent.Extent{Offset: 10, Length: 100}
 			copy(two.bytes[change.Offset:change.End()], strings.Repeat("later ", 20))
 			m := backup(t, r, "three", increment("d0", "two", change), two)
-			if m.Disks[0].New.Leaves != 1 {
+			if m.Disks[0].New.Bytes != mib {
 				t.Errorf("%+v", m.Disks[0])
 			}
 			if err := r.Delete(t.Context(), "two"); err != nil {

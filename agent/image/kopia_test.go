@@ -72,6 +72,14 @@ func TestStockKopiaReadsImages(t *testing.T) {
 	clear(after.bytes[trim.Offset:trim.End()])
 	after.data = after.data.Subtract(extent.List{trim})
 	backup(t, r, "two", increment("system", "one", change, trim), after)
+	split := &memory{bytes: bytes.Clone(after.bytes), data: after.data}
+	again := extent.List{{Offset: 66*mib + 70*kib, Length: 512}, {Offset: 180 * mib, Length: 4 * kib}, {Offset: 200*mib + 100, Length: 1}}
+	for _, e := range again {
+		copy(split.bytes[e.Offset:e.End()], random(11, int(e.Length)))
+	}
+	if d := backup(t, r, "three", increment("system", "two", again...), split).Disks[0]; d.ReadBytes >= 2*mib {
+		t.Errorf("leaves were not split: %+v", d)
+	}
 
 	k := connect(t, where)
 	list := k.run("snapshot", "list", "--all")
@@ -80,10 +88,10 @@ func TestStockKopiaReadsImages(t *testing.T) {
 	}
 	k.run("snapshot", "verify", "--verify-files-percent=100")
 	refs, err := r.Images(ctx, image.ImageFilter{})
-	if err != nil || len(refs) != 2 {
+	if err != nil || len(refs) != 3 {
 		t.Fatalf("%v, %v", refs, err)
 	}
-	for id, want := range map[string][]byte{"one": before.bytes, "two": after.bytes} {
+	for id, want := range map[string][]byte{"one": before.bytes, "two": after.bytes, "three": split.bytes} {
 		found := k.run("snapshot", "list", "--all", "--tags", "hyperkeep-image:"+id, "--json")
 		_, rest, _ := strings.Cut(found, `"id":"`)
 		snapshot, _, _ := strings.Cut(rest, `"`)
@@ -99,4 +107,5 @@ func TestStockKopiaReadsImages(t *testing.T) {
 	}
 	k.run("content", "verify", "--full")
 	mustRestore(t, r, "two", "system", after.bytes)
+	mustRestore(t, r, "three", "system", split.bytes)
 }

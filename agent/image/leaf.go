@@ -15,37 +15,29 @@ import (
 // zeros is a leaf of zeros. Nobody writes to it.
 var zeros = make([]byte, LeafSize)
 
-// writeLeaf reads a leaf from the source and stores it. What the source knows to be zeros is not read, and a leaf that turns out to be
-// zeros is not stored.
-func (d *diskWriter) writeLeaf(ctx context.Context, window extent.Extent, buffer []byte) (object.ID, error) {
-	leaf := buffer[:window.Length]
-	n, err := d.readLeaf(window, leaf)
-	if err != nil {
-		return object.EmptyID, fmt.Errorf("read %s from the source: %w", window, err)
-	}
-	d.readBytes.Add(n)
-	d.progress.Read.Add(n)
-	defer d.progress.Processed.Add(window.Length)
-	if n == 0 || bytes.Equal(leaf, zeros[:window.Length]) {
+// writeLeaf stores a leaf unless it is zeros.
+func (d *diskWriter) writeLeaf(ctx context.Context, leaf []byte) (object.ID, error) {
+	length := int64(len(leaf))
+	if empty, ok := d.empty[length]; ok && bytes.Equal(leaf, zeros[:length]) {
 		d.zeroLeaves.Add(1)
-		d.zeroBytes.Add(window.Length)
-		return d.zeroFor(window.Offset, window.Length), nil
+		d.zeroBytes.Add(length)
+		return empty, nil
 	}
 	if err := d.repo.session.store.Admit(ctx); err != nil {
 		return object.EmptyID, err
 	}
 	id, err := d.sound(ctx, false, func() (object.ID, error) { return d.writeLeafObject(ctx, leaf, d.repo.opts.Compression) })
 	if err != nil {
-		return object.EmptyID, fmt.Errorf("store %s: %w", window, err)
+		return object.EmptyID, err
 	}
 	d.newLeaves.Add(1)
-	d.newBytes.Add(window.Length)
-	d.progress.Written.Add(window.Length)
+	d.newBytes.Add(length)
+	d.progress.Written.Add(length)
 	return id, nil
 }
 
-// readLeaf fills the leaf and says how many bytes it read for that.
-func (d *diskWriter) readLeaf(window extent.Extent, leaf []byte) (int64, error) {
+// readFrom fills a buffer from the source and says how many bytes it read for that. What the source knows to be zeros is not read.
+func (d *diskWriter) readFrom(window extent.Extent, leaf []byte) (int64, error) {
 	var read int64
 	filled := window.Offset
 	for e, err := range d.src.Data(window) {

@@ -95,7 +95,7 @@ type Base struct {
 	Root    string `json:"root"`
 }
 
-// Share is a part of a disk, in whole leaves.
+// Share is a part of a disk, in leaves: whole ones, and what they were split into.
 type Share struct {
 	Leaves int64 `json:"leaves"`
 	Bytes  int64 `json:"bytes"`

@@ -30,23 +30,49 @@ type Progress struct {
 	Stored atomic.Int64
 }
 
-// span is a segment in which something has to be written: bit i stands for its leaf i.
+// span is a segment of which something was written: bit i stands for the leaf i of an unsplit segment.
 type span struct {
 	segment int64
 	leaves  uint64
 }
 
-// spans groups extents by segment. It fails on extents that are not in order, and ignores what lies behind the end of the disk.
-func spans(size int64, extents extent.Seq) iter.Seq2[span, error] {
-	return func(yield func(span, error) bool) {
-		next := span{segment: -1}
+// change is a segment in which something changed: bit j of grains[i] stands for grain j of leaf i.
+type change struct {
+	segment int64
+	grains  [leavesPerSegment]uint16
+}
+
+func (c *change) span() span {
+	s := span{segment: c.segment}
+	for i, grains := range c.grains {
+		if grains != 0 {
+			s.leaves |= 1 << i
+		}
+	}
+	return s
+}
+
+// grainsOf marks the grains of a leaf that an extent meets. Both are given within the same segment or disk.
+func grainsOf(leaf, e extent.Extent) uint16 {
+	e = e.Clip(leaf)
+	if e.Length == 0 {
+		return 0
+	}
+	first, last := (e.Offset-leaf.Offset)/GrainSize, (e.End()-1-leaf.Offset)/GrainSize
+	return ^uint16(0) << first & (^uint16(0) >> (grainsPerLeaf - 1 - last))
+}
+
+// changes groups extents by segment. It fails on extents that are not in order, and ignores what lies behind the end of the disk.
+func changes(size int64, extents extent.Seq) iter.Seq2[change, error] {
+	return func(yield func(change, error) bool) {
+		next := change{segment: -1}
 		var last int64
 		for e, err := range extents {
 			if err == nil && (e.Offset < last || e.Length < 0) {
 				err = fmt.Errorf("extent %s is out of order", e)
 			}
 			if err != nil {
-				yield(span{}, err)
+				yield(change{}, err)
 				return
 			}
 			last = e.End()
@@ -56,9 +82,9 @@ func spans(size int64, extents extent.Seq) iter.Seq2[span, error] {
 					if next.segment >= 0 && !yield(next, nil) {
 						return
 					}
-					next = span{segment: segment}
+					next = change{segment: segment}
 				}
-				next.leaves |= 1 << (leaf % leavesPerSegment)
+				next.grains[leaf%leavesPerSegment] |= grainsOf(extent.Extent{Offset: leaf * LeafSize, Length: LeafSize}, e)
 			}
 		}
 		if next.segment >= 0 {

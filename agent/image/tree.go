@@ -16,12 +16,16 @@ import (
 
 // The tree beneath a disk. Stock kopia reads a nested list whole, which bounds a segment: 64 MiB is what it holds in memory at once.
 const (
-	// LeafSize is the unit of change: an increment rewrites whole leaves. The last leaf of a disk may be shorter.
+	// LeafSize is what a full read stores as one. The last leaf of a disk may be shorter.
 	LeafSize = 1 << 20
+	// GrainSize is the unit of change: a leaf of which an increment finds only a part changed is stored as leaves of this size, of which later
+	// increments store those that changed. Smaller ones would save bytes with writes of a few KiB, and cost an index entry of 33 bytes each.
+	GrainSize = 64 << 10
 	// SegmentSize is what one list of leaves covers. The last segment of a disk may be shorter.
 	SegmentSize = 64 << 20
 
 	leavesPerSegment = SegmentSize / LeafSize
+	grainsPerLeaf    = LeafSize / GrainSize
 )
 
 const (
