@@ -169,10 +169,17 @@ func readObject(ctx context.Context, r repo.Repository, id object.ID) ([]byte, e
 }
 
 // Delete removes an image and its base records from the catalog. What no other image links is freed by Maintain. A missing image is
-// success. ErrLocked while the image is immutable. Only the keeper deletes.
+// success. ErrLocked while the image is immutable, ErrClock while the clocks cannot be trusted. Only the keeper deletes, and like Maintain under a
+// lease.
 func (r *Repository) Delete(ctx context.Context, imageID string) error {
-	if imageID == "" {
+	switch {
+	case imageID == "":
 		return fmt.Errorf("delete image: %w", ErrImageNotFound)
+	case r.opts.AppendOnly:
+		return fmt.Errorf("delete image %s: %w", imageID, ErrAppendOnly)
+	}
+	if err := r.trustClocks(ctx); err != nil {
+		return fmt.Errorf("delete image %s: %w", imageID, err)
 	}
 	refs, err := r.Images(ctx, ImageFilter{ID: imageID})
 	if err != nil && !errors.Is(err, ErrDamaged) {

@@ -30,7 +30,7 @@ func holdsImages(t *testing.T, agent, keeper image.Location) {
 	if err := k.Delete(t.Context(), "one"); err != nil {
 		t.Error(err)
 	}
-	if err := k.Maintain(t.Context(), image.MaintainOptions{Full: true}); err != nil {
+	if _, err := k.Maintain(t.Context(), image.MaintainOptions{Full: true}); err != nil {
 		t.Error(err)
 	}
 	mustRestore(t, create(t, agent, image.Options{AppendOnly: true}), "two", "d0", after)

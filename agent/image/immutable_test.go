@@ -140,7 +140,7 @@ func TestAnImmutableImageIsNotDeleted(t *testing.T) {
 	if err := r.Delete(ctx, "kept"); !errors.Is(err, image.ErrLocked) {
 		t.Error(err)
 	}
-	if err := r.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
+	if _, err := r.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
 		t.Error(err)
 	}
 	mustRestore(t, r, "kept", "d0", content)

@@ -2,11 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/maintenance"
-	"github.com/kopia/kopia/snapshot/snapshotmaintenance"
+	"github.com/kopia/kopia/repo/maintenancestats"
 )
 
 // Safety says what else may use the repository while it is maintained.
@@ -24,35 +27,121 @@ type MaintainOptions struct {
 	// Full also frees what no image uses any more, due daily. Without it only the index is kept short, due hourly.
 	Full   bool
 	Safety Safety
+	// Looked counts the stored bytes that were judged to be needed or not, while the work goes on. May be nil.
+	Looked *atomic.Int64
+}
+
+// Maintained is what a maintenance did.
+type Maintained struct {
+	// FreedBytes is what the storage has less now. UnusedBytes is what no image uses and waits to be freed, in what is two days old or so.
+	FreedBytes, UnusedBytes int64
+	// RecoveredBytes were marked as deleted although an image needs them, and are not any more.
+	RecoveredBytes int64
+	// IndexBlobs are left.
+	IndexBlobs int
 }
 
 // Maintain keeps a repository fast and frees what deleted images leave. Two processes must never maintain one repository at the same time:
-// kopia's own lock is a local file, so the caller holds a lease. It refuses to work when the clocks of storage and caller differ by more
-// than five minutes.
-func (r *Repository) Maintain(ctx context.Context, opts MaintainOptions) error {
+// kopia's own lock is a local file, so the caller holds a lease. Writers and readers go on meanwhile. When it is stopped, the next one starts over.
+//
+// ErrClock when the clocks cannot be trusted. ErrDamaged when parts of an image cannot be read: then the index was kept short, and nothing freed.
+func (r *Repository) Maintain(ctx context.Context, opts MaintainOptions) (Maintained, error) {
+	done, err := r.maintain(ctx, opts)
+	if err != nil {
+		return done, fmt.Errorf("maintain repository: %w", err)
+	}
+	return done, nil
+}
+
+func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (done Maintained, err error) {
 	if r.opts.AppendOnly {
-		return fmt.Errorf("maintain repository: %w", ErrAppendOnly)
+		return done, ErrAppendOnly
+	}
+	if opts.Looked == nil {
+		opts.Looked = &atomic.Int64{}
 	}
 	if err := r.configure(ctx); err != nil {
-		return err
+		return done, err
+	}
+	if err := r.trustClocks(ctx); err != nil {
+		return done, err
 	}
 	if err := r.mend(ctx); err != nil {
-		return err
+		return done, err
 	}
-	mode := maintenance.ModeQuick
-	if opts.Full {
-		mode = maintenance.ModeFull
-	}
-	safety := maintenance.SafetyFull
-	if opts.Safety == SafetyNone {
-		safety = maintenance.SafetyNone
-	}
-	err := repo.DirectWriteSession(ctx, r.session, repo.WriteSessionOptions{Purpose: "maintain"},
-		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-			return snapshotmaintenance.Run(ctx, w, mode, false, safety)
-		})
+	// Before the index is refreshed, which RunExclusive does: an image that is published later must not count with an index that lacks it.
+	images, err := r.session.markers.list(ctx, ImageFilter{})
 	if err != nil {
-		return fmt.Errorf("maintain repository: %w", err)
+		return done, damaged(err, "list images")
 	}
-	return nil
+	err = repo.DirectWriteSession(ctx, r.session, repo.WriteSessionOptions{Purpose: "maintain"},
+		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+			return maintenance.RunExclusive(ctx, w, opts.mode(), false, func(ctx context.Context, run maintenance.RunParameters) error {
+				done, err = r.runMaintenance(ctx, w, images, run, opts)
+				return err
+			})
+		})
+	return done, err
+}
+
+func (o MaintainOptions) mode() maintenance.Mode {
+	if o.Full {
+		return maintenance.ModeFull
+	}
+	return maintenance.ModeQuick
+}
+
+func (o MaintainOptions) safety() maintenance.SafetyParameters {
+	if o.Safety == SafetyNone {
+		return maintenance.SafetyNone
+	}
+	return maintenance.SafetyFull
+}
+
+// runMaintenance collects and then runs kopia's own tasks: contents that were marked long ago are dropped, thin packs rewritten, packs without
+// content deleted, and the index merged.
+func (r *Repository) runMaintenance(
+	ctx context.Context, w repo.DirectRepositoryWriter, images []marker, run maintenance.RunParameters, opts MaintainOptions,
+) (done Maintained, err error) {
+	var unread error
+	if run.Mode == maintenance.ModeFull {
+		found, err := r.collect(ctx, w, images, run, opts)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return done, err
+		}
+		if unread = err; unread != nil {
+			run.Mode = maintenance.ModeQuick
+		}
+		done.UnusedBytes = found.UnreferencedContentSize + found.UnreferencedRecentContentSize
+		done.RecoveredBytes = found.RecoveredContentSize
+	}
+	if err := maintenance.Run(ctx, run, opts.safety()); err != nil {
+		return done, errors.Join(err, unread)
+	}
+	if done.FreedBytes, err = freed(ctx, w, run.MaintenanceStartTime); err != nil {
+		return done, errors.Join(err, unread)
+	}
+	indexes, err := w.IndexBlobs(ctx, false)
+	done.IndexBlobs = len(indexes)
+	return done, errors.Join(err, unread)
+}
+
+// freed is what kopia recorded of the deletion of packs since a time.
+func freed(ctx context.Context, r repo.DirectRepository, since time.Time) (bytes int64, err error) {
+	schedule, err := maintenance.GetSchedule(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	for _, run := range schedule.Runs[maintenance.TaskDeleteOrphanedBlobsFull] {
+		if run.End.Before(since.Add(-maxClockDrift)) || !run.Success {
+			continue
+		}
+		for _, extra := range run.Extra {
+			found, err := maintenancestats.BuildFromExtra(extra)
+			if packs, ok := found.(*maintenancestats.DeleteUnreferencedPacksStats); err == nil && ok {
+				return packs.DeletedTotalSize, nil
+			}
+		}
+	}
+	return 0, nil
 }

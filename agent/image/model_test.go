@@ -110,7 +110,7 @@ func collect(t rapid.TB, r *image.Repository, c *clock) {
 	t.Helper()
 	for range 2 {
 		c.ahead.Add(int64(2 * time.Second))
-		if err := r.Maintain(context.Background(), image.MaintainOptions{Full: true, Safety: image.SafetyNone}); err != nil {
+		if _, err := r.Maintain(context.Background(), image.MaintainOptions{Full: true, Safety: image.SafetyNone}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -196,7 +196,7 @@ func TestMaintenanceFreesWhatNoImageUses(t *testing.T) { // AC-13
 	if err := r.Delete(ctx, "gone"); err != nil {
 		t.Errorf("the second time: %v", err)
 	}
-	if err := r.Maintain(ctx, image.MaintainOptions{Full: true, Safety: image.SafetyFull}); err != nil {
+	if _, err := r.Maintain(ctx, image.MaintainOptions{Full: true, Safety: image.SafetyFull}); err != nil {
 		t.Fatal(err)
 	}
 	if after := stored(t, r); after < before-mib {
@@ -206,7 +206,7 @@ func TestMaintenanceFreesWhatNoImageUses(t *testing.T) { // AC-13
 	if after := stored(t, r); after > before-32*mib {
 		t.Errorf("%d bytes before, %d after", before, after)
 	}
-	if err := r.Maintain(ctx, image.MaintainOptions{}); err != nil {
+	if _, err := r.Maintain(ctx, image.MaintainOptions{}); err != nil {
 		t.Errorf("quick: %v", err)
 	}
 	mustRestore(t, r, "kept", "d0", kept)

@@ -40,6 +40,14 @@ const (
 	maxListBytes = 256 << 20
 )
 
+// objectList is the JSON of a list.
+type objectList struct {
+	Stream  string  `json:"stream"`
+	Entries []entry `json:"entries"`
+}
+
+var errNoList = errors.New("not a list of objects")
+
 // entry is one line of a list: length bytes at start are those of an object, which is a leaf or, in a root list, another list.
 type entry = object.IndirectObjectEntry
 
@@ -98,15 +106,12 @@ func readList(ctx context.Context, r repo.Repository, id object.ID, size int64) 
 		return nil, err
 	}
 	defer in.Close() //nolint:errcheck // read only
-	var decoded struct {
-		Stream  string  `json:"stream"`
-		Entries []entry `json:"entries"`
-	}
+	var decoded objectList
 	if err := json.NewDecoder(io.LimitReader(in, maxListBytes)).Decode(&decoded); err != nil {
 		return nil, err
 	}
 	if decoded.Stream != listStream {
-		return nil, errors.New("not a list of objects")
+		return nil, errNoList
 	}
 	return decoded.Entries, checkList(decoded.Entries, size)
 }

@@ -119,7 +119,7 @@ func (m *maintenance) run(ctx context.Context, repository *image.Repository, now
 	if last, found := m.last[id]; found && now.Sub(last) < maintenanceInterval {
 		return nil
 	}
-	if err := repository.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
+	if _, err := repository.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
 		return err
 	}
 	if m.last == nil {

@@ -1,0 +1,221 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+	"golang.org/x/sync/errgroup"
+)
+
+// root is where something starts that is needed.
+type root struct {
+	kind   byte
+	object object.ID
+}
+
+// Kinds of objects.
+const (
+	aFile      byte = 'f' // its lists are looked into, its data is not
+	aDirectory byte = 'd'
+)
+
+// reach finds the contents that roots need. It goes down level by level, and looks into each directory and each list once per level, however many
+// images share it. So the cost is that of the unique lists: an image adds those of the segments in which something changed, and its root list. Leaves
+// are named and not opened.
+type reach struct {
+	repo     repo.DirectRepository
+	dir      string
+	parallel int
+
+	data, metadata *nameSet // the contents that were found: without a prefix, and with one
+
+	mu      sync.Mutex
+	damage  error // the first that could not be read
+	damages int
+}
+
+func newReach(r repo.DirectRepository, opts Options) *reach {
+	return &reach{
+		repo: r, dir: opts.WorkDir, parallel: opts.Parallelism,
+		data: newNameSet(opts.WorkDir), metadata: newNameSet(opts.WorkDir),
+	}
+}
+
+func (r *reach) close() error { return errors.Join(r.data.close(), r.metadata.close()) }
+
+// walk follows everything that the roots need. What cannot be read is noted as damage, and the rest followed all the same.
+func (r *reach) walk(ctx context.Context, roots []root) error {
+	level := newNameSet(r.dir)
+	for _, at := range roots {
+		if err := r.found(level, at); err != nil {
+			return errors.Join(err, level.close())
+		}
+	}
+	for more := true; more; {
+		below := newNameSet(r.dir)
+		var err error
+		more, err = r.level(ctx, level, below)
+		if err := errors.Join(err, level.close()); err != nil {
+			return errors.Join(err, below.close())
+		}
+		level = below
+	}
+	return level.close()
+}
+
+// level looks into everything of one level and collects what lies below it. It says whether there was anything.
+func (r *reach) level(ctx context.Context, level, below *nameSet) (any bool, err error) {
+	for first := range level.buckets {
+		names, err := level.bucket(byte(first))
+		if err != nil {
+			return any, err
+		}
+		any = any || len(names) > 0
+		group, inGroup := errgroup.WithContext(ctx)
+		group.SetLimit(r.parallel)
+		for _, n := range names {
+			if inGroup.Err() != nil {
+				break
+			}
+			group.Go(func() error { return r.look(inGroup, n, below) })
+		}
+		if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
+			return any, err
+		}
+	}
+	return any, nil
+}
+
+// look marks the contents of a directory or of a list, and finds what it names.
+func (r *reach) look(ctx context.Context, n name, below *nameSet) error {
+	id, err := n.object()
+	if err != nil {
+		return err
+	}
+	itself, inside := id, r.directory
+	if n[nameKind] == aFile {
+		itself, _ = id.IndexObjectID()
+		inside = r.list
+	}
+	contents, err := r.contents(ctx, itself)
+	var named []root
+	if err == nil {
+		named, err = inside(ctx, itself)
+	}
+	if passing(err) {
+		return err
+	}
+	if err != nil {
+		r.note(fmt.Errorf("object %s: %w", id, err))
+	}
+	for _, c := range contents {
+		if err := r.keep(c); err != nil {
+			return err
+		}
+	}
+	for _, at := range named {
+		if err := r.found(below, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// found takes an object over: its content when that is all of it, else the object for the level below.
+func (r *reach) found(below *nameSet, at root) error {
+	if direct, _, ok := at.object.ContentID(); ok && at.kind == aFile {
+		return r.keep(direct)
+	}
+	n, err := nameOfObject(at.kind, at.object)
+	if err != nil {
+		return err
+	}
+	return below.add(n)
+}
+
+func (r *reach) keep(id content.ID) error {
+	n, err := nameOfContent(id)
+	if err != nil {
+		return err
+	}
+	return r.of(id).add(n)
+}
+
+// of is the set that has, or would have, a content.
+func (r *reach) of(id content.ID) *nameSet {
+	if id.HasPrefix() {
+		return r.metadata
+	}
+	return r.data
+}
+
+// contents are those that an object consists of. Their order says nothing.
+func (r *reach) contents(ctx context.Context, id object.ID) ([]content.ID, error) {
+	if direct, _, ok := id.ContentID(); ok {
+		return []content.ID{direct}, nil
+	}
+	return r.repo.VerifyObject(ctx, id)
+}
+
+// directory reads what a directory names: of an image, or of any snapshot that stock kopia made.
+func (r *reach) directory(ctx context.Context, id object.ID) (named []root, err error) {
+	var listing snapshot.DirManifest
+	if err := r.decode(ctx, id, &listing); err != nil {
+		return nil, err
+	}
+	for _, e := range listing.Entries {
+		if e != nil && e.ObjectID != object.EmptyID {
+			named = append(named, root{kindOf(e), e.ObjectID})
+		}
+	}
+	return named, nil
+}
+
+func kindOf(e *snapshot.DirEntry) byte {
+	if e.Type == snapshot.EntryTypeDirectory {
+		return aDirectory
+	}
+	return aFile
+}
+
+// list reads the objects that a list names.
+func (r *reach) list(ctx context.Context, id object.ID) ([]root, error) {
+	var list objectList
+	if err := r.decode(ctx, id, &list); err != nil {
+		return nil, err
+	}
+	if list.Stream != listStream {
+		return nil, errNoList
+	}
+	named := make([]root, len(list.Entries))
+	for i, e := range list.Entries {
+		named[i] = root{aFile, e.Object}
+	}
+	return named, nil
+}
+
+func (r *reach) decode(ctx context.Context, id object.ID, into any) error {
+	in, err := r.repo.OpenObject(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // read only
+	return json.NewDecoder(io.LimitReader(in, maxListBytes)).Decode(into)
+}
+
+func (r *reach) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.damage == nil {
+		r.damage = err
+	}
+	r.damages++
+}
