@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
@@ -17,8 +18,11 @@ import (
 
 // Journal is what this agent may have done to the host, in a folder on the host: one file for each task, written before the effect that it is about and
 // removed when nothing of the task is left on the host; and one for each virtual machine and repository with the reference points that are ours, which
-// carry no name on the host.
-type Journal struct{ dir string }
+// carry no name on the host. It is safe for concurrent use.
+type Journal struct {
+	dir string
+	mu  sync.RWMutex // Windows does not replace a file that somebody reads
+}
 
 // Entry is the journal's note on one task.
 type Entry struct {
@@ -75,26 +79,13 @@ func OpenJournal(dir string) (*Journal, error) {
 }
 
 // Put writes an entry so that it survives a loss of power.
-func (j *Journal) Put(entry Entry) error {
-	data, err := json.Marshal(entry)
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	path := filepath.Join(j.dir, entry.Tag+entrySuffix)
-	if err := statefile.Write(path, data); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
-}
+func (j *Journal) Put(entry Entry) error { return j.write(entry.Tag+entrySuffix, entry) }
 
 // Get returns the entry of a task. found is false when there is none.
 func (j *Journal) Get(tag string) (entry Entry, found bool, err error) {
-	data, err := os.ReadFile(filepath.Join(j.dir, tag+entrySuffix))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Entry{}, false, nil
-	}
+	data, err := j.read(tag + entrySuffix)
 	if err != nil {
-		return Entry{}, false, fmt.Errorf("read journal: %w", err)
+		return Entry{}, false, err
 	}
 	readable := json.Unmarshal(data, &entry) == nil && entry.Tag == tag
 	if !readable {
@@ -104,12 +95,7 @@ func (j *Journal) Get(tag string) (entry Entry, found bool, err error) {
 }
 
 // Delete removes the entry of a task. A second call does nothing.
-func (j *Journal) Delete(tag string) error {
-	if err := os.Remove(filepath.Join(j.dir, tag+entrySuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("clear journal: %w", err)
-	}
-	return nil
-}
+func (j *Journal) Delete(tag string) error { return j.remove(tag + entrySuffix) }
 
 // List returns all entries that can be read.
 func (j *Journal) List() ([]Entry, error) {
@@ -138,31 +124,17 @@ const pointsSuffix = ".reference-points.json"
 
 // PutReferencePoints writes which reference points of ours a place has: a virtual machine and repository. None is no file.
 func (j *Journal) PutReferencePoints(place string, ids []string) error {
-	path := filepath.Join(j.dir, place+pointsSuffix)
 	if len(ids) == 0 {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("clear journal: %w", err)
-		}
-		return nil
+		return j.remove(place + pointsSuffix)
 	}
-	data, err := json.Marshal(ids)
-	if err == nil {
-		err = statefile.Write(path, data)
-	}
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
+	return j.write(place+pointsSuffix, ids)
 }
 
 // ReferencePoints reads what PutReferencePoints wrote. A file that cannot be understood is none.
 func (j *Journal) ReferencePoints(place string) ([]string, error) {
-	data, err := os.ReadFile(filepath.Join(j.dir, place+pointsSuffix))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	data, err := j.read(place + pointsSuffix)
 	if err != nil {
-		return nil, fmt.Errorf("read journal: %w", err)
+		return nil, err
 	}
 	var ids []string
 	readable := json.Unmarshal(data, &ids) == nil
@@ -170,4 +142,37 @@ func (j *Journal) ReferencePoints(place string) ([]string, error) {
 		return nil, nil
 	}
 	return ids, nil
+}
+
+// read returns the content of a file, none when there is no file.
+func (j *Journal) read(name string) ([]byte, error) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	data, err := statefile.Read(filepath.Join(j.dir, name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	return data, nil
+}
+
+func (j *Journal) write(name string, content any) error {
+	data, err := json.Marshal(content)
+	if err == nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		err = statefile.Write(filepath.Join(j.dir, name), data)
+	}
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+func (j *Journal) remove(name string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := statefile.Remove(filepath.Join(j.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clear journal: %w", err)
+	}
+	return nil
 }

@@ -31,3 +31,7 @@ func runProgram(t *testing.T, p *Prefix, exe, pattern string, environment ...str
 func TestFilesOfWindowsKeepTheContract(t *testing.T) {
 	runProgram(t, NewPrefix(t, "", ""), BuildTest(t, "agent/hyperv/hostfs"), "Native")
 }
+
+func TestStateFilesOfWindows(t *testing.T) {
+	runProgram(t, NewPrefix(t, "", ""), BuildTest(t, "agent/statefile"), ".")
+}
