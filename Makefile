@@ -125,8 +125,7 @@ e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, cras
 	$(TEST) -count=1 -timeout $(E2E_TIMEOUT) -p 1 $$(go list ./test/... | grep -vE '/test/(wine|service)')
 
 WINE_RECORDS := .cache/wine
-# Of the end-to-end suite, what CI has time for with the Windows agent; WINE_E2E=. is all of it.
-# WINE_TIMEOUT is then more than CI's.
+# Of the end-to-end suite, what CI has time for with the Windows agent; WINE_E2E=. is all of it, and takes more than WINE_TIMEOUT.
 WINE_E2E ?= TestTrimmedRanges|TestShadowCopyMethod|TestLostAgent|TestRestoreInPlace
 WINE_TIMEOUT ?= $(E2E_TIMEOUT)
 
