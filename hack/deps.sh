@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the programs that the build and the tests use, but for Go itself, with Debian's apt-get.
 # Elsewhere, or without the right to install, it says what is missing and fails.
+#
+# Usage: deps.sh [COMMAND:PACKAGE...]   more of them than build and tests need
 set -euo pipefail
 
 # A command (or a file), and the Debian package that it comes from.
@@ -22,6 +24,7 @@ needed=(
   "/usr/lib/wine/wine64 wine64"
   "x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-win32" # Wine's stand-ins for Hyper-V's libraries
 )
+for more in "$@"; do needed+=("${more/:/ }"); done
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
