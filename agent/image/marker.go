@@ -75,6 +75,11 @@ func (s *session) openMarkers() (*markers, error) {
 	return &markers{store: s.store, seal: seal, naming: secret[32:], known: map[blob.ID]marker{}}, err
 }
 
+// over are the same markers, with none remembered, over another way to the storage.
+func (m *markers) over(store *storage.Storage) *markers {
+	return &markers{store: store, seal: m.seal, naming: m.naming, known: map[blob.ID]marker{}}
+}
+
 // name of the marker of an image. It starts with what stands for the VM, so that a listing finds the images of one, and tells an outsider
 // neither.
 func (m *markers) name(vmID, imageID string) blob.ID {

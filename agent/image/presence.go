@@ -37,15 +37,6 @@ func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, err
 	return img.manifest, nil
 }
 
-// fresh opens the repository a second time, to read it as somebody else would.
-func (r *Repository) fresh(ctx context.Context) (*Repository, error) {
-	s, err := openSession(ctx, r.loc, r.password, r.opts, readOnly)
-	if err != nil {
-		return nil, err
-	}
-	return &Repository{loc: r.loc, password: r.password, opts: r.opts, session: s}, nil
-}
-
 // presence collects where the contents of an image are said to be.
 type presence struct {
 	repo *Repository

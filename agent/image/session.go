@@ -49,7 +49,8 @@ type session struct {
 	repo.DirectRepository
 	store   *storage.Storage
 	markers *markers
-	dir     string
+	format  []byte // formatBlobs when it was opened
+	dir     string // empty when it has none
 	once    sync.Once
 }
 
@@ -70,11 +71,14 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	if err != nil {
 		return nil, fmt.Errorf("prepare the working directory: %w", err)
 	}
-	direct, err := openKopia(ctx, store, dir, password, opts, how)
+	s := &session{store: store, dir: dir}
+	s.format, err = formatBlobs(ctx, store)
+	if err == nil {
+		s.DirectRepository, err = openKopia(ctx, store, dir, password, opts, how)
+	}
 	if err != nil {
 		return nil, errors.Join(openError(err), removeWorkDir(dir))
 	}
-	s := &session{DirectRepository: direct, store: store, dir: dir}
 	if s.markers, err = s.openMarkers(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
 	}
@@ -133,6 +137,9 @@ func (s *session) close(ctx context.Context) error {
 
 // removeWorkDir removes what openKopia and kopia wrote: plain files, for nothing is cached on disk.
 func removeWorkDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
