@@ -29,15 +29,8 @@ func (d *diskWriter) startFromBase(ctx context.Context, spec DiskSpec) error {
 	if err != nil {
 		return d.baseError(err)
 	}
-	list, err := readList(ctx, d.kopia, root, d.size)
-	if err != nil {
+	if d.root, err = openRootList(ctx, d.kopia, root, d.size); err != nil {
 		return d.baseError(err)
-	}
-	if len(list) != len(d.segments) {
-		return d.baseError(errors.New("the base has another layout"))
-	}
-	for i, e := range list {
-		d.segments[i] = e.Object
 	}
 	d.leaves.Store(before.New.Leaves + before.Linked.Leaves + before.Zero.Leaves)
 	d.record.Type = Incremental

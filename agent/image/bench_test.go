@@ -64,3 +64,24 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkIncrementBySize has the same changes on disks of any size: what an increment costs follows the changed bytes.
+func BenchmarkIncrementBySize(b *testing.B) {
+	for _, size := range []int64{64 << 30, 1 << 40, 16 << 40} {
+		b.Run(fmt.Sprintf("%dGiB", size>>30), func(b *testing.B) {
+			src := &sparse{size: size, fill: func(int64) byte { return 1 }}
+			for i := range int64(32) {
+				src.data = append(src.data, extent.Extent{Offset: i * (size / 32), Length: mib})
+			}
+			r := create(b, directory(b), image.Options{})
+			backup(b, r, "0", disk("d0"), src)
+			n := 0
+			b.ResetTimer()
+			for b.Loop() {
+				src.fill = func(int64) byte { return byte(n + 2) }
+				backup(b, r, fmt.Sprint(n+1), increment("d0", fmt.Sprint(n), src.data[:8]...), src)
+				n++
+			}
+		})
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync/atomic"
 
@@ -47,9 +46,9 @@ type diskWriter struct {
 	progress *Progress
 	record   DiskRecord
 
-	// segments is the root list in the making: the base's, or that of an empty disk, until a span replaces its entry.
-	segments []object.ID
-	spans    []span
+	// root is the root list in the making: the base's, or that of an empty disk, until a change replaces a segment.
+	root  *rootList
+	spans []span
 
 	// empty are the objects of zeros that the disk can need, by their length.
 	empty map[int64]object.ID
@@ -88,19 +87,21 @@ func (s DiskSpec) record(size int64) DiskRecord {
 func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, error) {
 	storedBefore := d.stored.Load()
 	changed := d.src.Data(extent.Extent{Length: d.size})
-	if err := d.startEmpty(ctx, spec.Increment != nil); err != nil {
+	if err := d.storeZeros(ctx, spec.Increment != nil); err != nil {
 		return DiskRecord{}, err
 	}
+	start := d.startEmpty
 	if spec.Increment != nil {
-		if err := d.startFromBase(ctx, spec); err != nil {
-			return DiskRecord{}, err
-		}
+		start = func(ctx context.Context) error { return d.startFromBase(ctx, spec) }
 		changed = spec.Increment.Changed
+	}
+	if err := start(ctx); err != nil {
+		return DiskRecord{}, err
 	}
 	if err := d.writeSpans(ctx, d.measured(changed)); err != nil {
 		return DiskRecord{}, err
 	}
-	root, err := d.storeList(ctx, d.rootEntries())
+	root, err := d.root.store(ctx, d.kopia, func(store func() (object.ID, error)) (object.ID, error) { return d.sound(ctx, true, store) })
 	if err != nil {
 		return DiskRecord{}, fmt.Errorf("store list of segments: %w", err)
 	}
@@ -113,8 +114,8 @@ func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, erro
 	return d.record, nil
 }
 
-// startEmpty makes the tree of a disk that is all zeros. It stores at most six small objects, once per repository.
-func (d *diskWriter) startEmpty(ctx context.Context, grains bool) error {
+// storeZeros stores the leaves of zeros that the disk can need, once per repository.
+func (d *diskWriter) storeZeros(ctx context.Context, grains bool) error {
 	units := []int64{LeafSize}
 	if grains {
 		units = append(units, GrainSize)
@@ -131,23 +132,34 @@ func (d *diskWriter) startEmpty(ctx context.Context, grains bool) error {
 			}
 		}
 	}
-	d.leaves.Store(count(d.size, LeafSize))
-	d.segments = make([]object.ID, count(d.size, SegmentSize))
-	var full object.ID
-	var err error
-	for i := range d.segments {
-		_, length := segmentAt(int64(i), d.size)
-		if i == 0 || length != SegmentSize {
-			if full, err = d.zeroSegment(ctx, int64(i), length); err != nil {
-				return fmt.Errorf("store empty segment: %w", err)
-			}
-		}
-		d.segments[i] = full
-	}
 	return nil
 }
 
-func (d *diskWriter) zeroSegment(ctx context.Context, index, length int64) (object.ID, error) {
+// startEmpty makes the tree of a disk that is all zeros. It stores at most two lists, once per repository.
+func (d *diskWriter) startEmpty(ctx context.Context) error {
+	segments := count(d.size, SegmentSize)
+	first, err := d.zeroSegment(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("store empty segment: %w", err)
+	}
+	last, err := d.zeroSegment(ctx, segments-1)
+	if err != nil {
+		return fmt.Errorf("store empty segment: %w", err)
+	}
+	d.leaves.Store(count(d.size, LeafSize))
+	d.root, err = newRootList(d.size, func(yield func(object.ID) bool) {
+		for range segments - 1 {
+			if !yield(first) {
+				return
+			}
+		}
+		yield(last)
+	})
+	return err
+}
+
+func (d *diskWriter) zeroSegment(ctx context.Context, index int64) (object.ID, error) {
+	_, length := segmentAt(index, d.size)
 	id, err := writeList(ctx, d.kopia, slices.Values(d.emptyLeaves(index)))
 	if err == nil {
 		d.remember(id, length)
@@ -211,17 +223,6 @@ func (d *diskWriter) writeSpans(ctx context.Context, changed extent.Seq) error {
 		})
 	}
 	return group.Wait()
-}
-
-func (d *diskWriter) rootEntries() iter.Seq[entry] {
-	return func(yield func(entry) bool) {
-		for i, id := range d.segments {
-			start, length := segmentAt(int64(i), d.size)
-			if !yield(entry{Start: start, Length: length, Object: id}) {
-				return
-			}
-		}
-	}
 }
 
 // complete fills in the facts that are known when everything is stored.

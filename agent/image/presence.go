@@ -66,6 +66,11 @@ func (r *Repository) present(ctx context.Context, img *Image, scope map[string][
 		if scope != nil {
 			look = slices.Values(scope[d.Key])
 		}
+		for _, piece := range reader.root.objects() {
+			if err := p.object(ctx, piece); err != nil {
+				return nil, damaged(err, "disk %q", d.Name)
+			}
+		}
 		if err := p.disk(ctx, reader, look); err != nil {
 			return nil, damaged(err, "disk %q", d.Name)
 		}
@@ -89,6 +94,15 @@ func (p *presence) segment(ctx context.Context, reader *DiskReader, s span) erro
 	leaves, err := reader.leaves(s.segment)
 	if err != nil {
 		return err
+	}
+	at, err := reader.segment(s.segment)
+	if err != nil {
+		return err
+	}
+	if list, ok := at.Object.IndexObjectID(); ok {
+		if err := p.object(ctx, list); err != nil {
+			return err
+		}
 	}
 	for _, e := range leaves {
 		if s.leaves&(1<<(e.Start/LeafSize)) == 0 || reader.img.zeros[e.Object] {

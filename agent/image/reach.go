@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/kopia/kopia/repo"
@@ -167,8 +166,12 @@ func (r *reach) contents(ctx context.Context, id object.ID) ([]content.ID, error
 
 // directory reads what a directory names: of an image, or of any snapshot that stock kopia made.
 func (r *reach) directory(ctx context.Context, id object.ID) (named []root, err error) {
+	text, err := readWhole(ctx, r.repo, id, maxListBytes)
+	if err != nil {
+		return nil, err
+	}
 	var listing snapshot.DirManifest
-	if err := r.decode(ctx, id, &listing); err != nil {
+	if err := json.Unmarshal(text, &listing); err != nil {
 		return nil, err
 	}
 	for _, e := range listing.Entries {
@@ -188,27 +191,19 @@ func kindOf(e *snapshot.DirEntry) byte {
 
 // list reads the objects that a list names.
 func (r *reach) list(ctx context.Context, id object.ID) ([]root, error) {
-	var list objectList
-	if err := r.decode(ctx, id, &list); err != nil {
+	text, err := readWhole(ctx, r.repo, id, maxListBytes)
+	if err != nil {
 		return nil, err
 	}
-	if list.Stream != listStream {
-		return nil, errNoList
+	entries, err := decodeList(text)
+	if err != nil {
+		return nil, err
 	}
-	named := make([]root, len(list.Entries))
-	for i, e := range list.Entries {
+	named := make([]root, len(entries))
+	for i, e := range entries {
 		named[i] = root{aFile, e.Object}
 	}
 	return named, nil
-}
-
-func (r *reach) decode(ctx context.Context, id object.ID, into any) error {
-	in, err := r.repo.OpenObject(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer in.Close() //nolint:errcheck // read only
-	return json.NewDecoder(io.LimitReader(in, maxListBytes)).Decode(into)
 }
 
 func (r *reach) note(err error) {

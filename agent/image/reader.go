@@ -74,7 +74,7 @@ type DiskReader struct {
 	ctx    context.Context //nolint:containedctx // io.ReaderAt has no place for it
 	img    *Image
 	record DiskRecord
-	root   []entry
+	root   *rootList
 	lists  *recent[int64, []entry]
 	data   *recent[object.ID, []byte]
 }
@@ -95,7 +95,7 @@ func (i *Image) Disk(ctx context.Context, key string) (*DiskReader, error) {
 	if err != nil {
 		return nil, damaged(err, "open disk %q", record.Name)
 	}
-	root, err := readList(ctx, i.repo.session, id, record.Size)
+	root, err := openRootList(ctx, i.repo.session, id, record.Size)
 	if err != nil {
 		return nil, damaged(err, "open disk %q", record.Name)
 	}
@@ -204,15 +204,15 @@ func (d *DiskReader) entries(window extent.Extent) iter.Seq2[entry, error] {
 		if window.Length == 0 {
 			return
 		}
-		for i := search(d.root, window.Offset); i < len(d.root) && d.root[i].Start < window.End(); i++ {
-			segment := d.root[i]
-			if d.img.zeros[segment.Object] {
+		for i := window.Offset / SegmentSize; i*SegmentSize < window.End(); i++ {
+			segment, err := d.segment(i)
+			if err == nil && d.img.zeros[segment.Object] {
 				if !yield(segment, nil) {
 					return
 				}
 				continue
 			}
-			leaves, err := d.leaves(int64(i))
+			leaves, err := d.leaves(i)
 			if err != nil {
 				yield(entry{}, err)
 				return
@@ -236,15 +236,21 @@ func search(entries []entry, offset int64) int {
 	return sort.Search(len(entries), func(i int) bool { return entries[i].Start+entries[i].Length > offset })
 }
 
+// segment is one segment of the disk.
+func (d *DiskReader) segment(index int64) (entry, error) {
+	e, err := d.root.segment(d.ctx, index)
+	return e, damaged(err, "disk %q at %d", d.record.Name, e.Start)
+}
+
 // leaves is the list of one segment, with offsets within the segment.
 func (d *DiskReader) leaves(segment int64) ([]entry, error) {
 	if list, ok := d.lists.get(segment); ok {
 		return list, nil
 	}
-	if segment < 0 || segment >= int64(len(d.root)) {
-		return nil, fmt.Errorf("disk %q has no segment %d: %w", d.record.Name, segment, ErrDamaged)
+	e, err := d.segment(segment)
+	if err != nil {
+		return nil, err
 	}
-	e := d.root[segment]
 	list, err := readList(d.ctx, d.img.repo.session, e.Object, e.Length)
 	if err != nil {
 		return nil, damaged(err, "disk %q at %d", d.record.Name, e.Start)
@@ -256,8 +262,12 @@ func (d *DiskReader) leaves(segment int64) ([]entry, error) {
 // allSpans names every leaf of every segment that is not known to be zeros.
 func (d *DiskReader) allSpans() iter.Seq[span] {
 	return func(yield func(span) bool) {
-		for i, e := range d.root {
-			if !d.img.zeros[e.Object] && !yield(span{segment: int64(i), leaves: ^uint64(0)}) {
+		for i := range count(d.record.Size, SegmentSize) {
+			e, err := d.segment(i)
+			if err == nil && d.img.zeros[e.Object] {
+				continue
+			}
+			if !yield(span{segment: i, leaves: ^uint64(0)}) { // what cannot be read is the caller's to find out
 				return
 			}
 		}

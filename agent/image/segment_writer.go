@@ -36,8 +36,12 @@ func (d *diskWriter) writeSegment(ctx context.Context, c change, buffer []byte) 
 		}
 	}
 	d.leaves.Add(int64(len(w.after) - len(before)))
-	if d.segments[c.segment], err = d.storeList(ctx, slices.Values(w.after)); err != nil {
+	list, err := d.storeList(ctx, slices.Values(w.after))
+	if err != nil {
 		return fmt.Errorf("store segment at %d: %w", start, err)
+	}
+	if err := d.root.set(ctx, c.segment, list); err != nil {
+		return d.baseError(err)
 	}
 	if d.flushes.due(w.stored + 1) {
 		return d.kopia.Flush(ctx)
@@ -50,8 +54,11 @@ func (d *diskWriter) leavesBefore(ctx context.Context, segment int64) ([]entry, 
 	if d.record.Type == Full {
 		return d.emptyLeaves(segment), nil
 	}
-	_, length := segmentAt(segment, d.size)
-	list, err := readList(ctx, d.kopia, d.segments[segment], length)
+	at, err := d.root.segment(ctx, segment)
+	if err != nil {
+		return nil, d.baseError(err)
+	}
+	list, err := readList(ctx, d.kopia, at.Object, at.Length)
 	return list, d.baseError(err)
 }
 

@@ -115,16 +115,16 @@ func (i *Image) verifyDisk(ctx context.Context, record DiskRecord, progress *Pro
 }
 
 func (c *diskCheck) segment(index int64) error {
-	at := c.reader.root[index]
+	start, length := segmentAt(index, c.reader.Size())
 	leaves, err := c.reader.leaves(index)
 	if err != nil {
-		return c.note(extent.Extent{Offset: at.Start, Length: at.Length}, err)
+		return c.note(extent.Extent{Offset: start, Length: length}, err)
 	}
 	for _, e := range leaves {
 		if c.reader.img.zeros[e.Object] {
 			continue
 		}
-		where := extent.Extent{Offset: at.Start + e.Start, Length: e.Length}
+		where := extent.Extent{Offset: start + e.Start, Length: e.Length}
 		err := damaged(c.reader.readLeaf(e, make([]byte, e.Length)), "disk %q at %d", c.result.Name, where.Offset)
 		if err := c.note(where, err); err != nil {
 			return err
