@@ -85,7 +85,6 @@ func (s DiskSpec) record(size int64) DiskRecord {
 }
 
 func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, error) {
-	storedBefore := d.stored.Load()
 	changed := d.src.Data(extent.Extent{Length: d.size})
 	if err := d.storeZeros(ctx, spec.Increment != nil); err != nil {
 		return DiskRecord{}, err
@@ -107,7 +106,6 @@ func (d *diskWriter) write(ctx context.Context, spec DiskSpec) (DiskRecord, erro
 	}
 	d.complete(root)
 	d.progress.Processed.Store(d.size)
-	d.progress.Stored.Store(d.stored.Load() - storedBefore)
 	if err := d.keep(); err != nil {
 		return DiskRecord{}, err
 	}
@@ -156,6 +154,20 @@ func (d *diskWriter) startEmpty(ctx context.Context) error {
 		yield(last)
 	})
 	return err
+}
+
+// borrow lends a buffer for a leaf, when there is one. A disk that waits for its host leaves them to the others.
+func (w *Writer) borrow(ctx context.Context, use func([]byte) error) error {
+	select {
+	case buffer := <-w.buffers:
+		if buffer == nil {
+			buffer = make([]byte, LeafSize)
+		}
+		defer func() { w.buffers <- buffer }()
+		return use(buffer)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (d *diskWriter) zeroSegment(ctx context.Context, index int64) (object.ID, error) {
@@ -213,9 +225,8 @@ func (d *diskWriter) writeSpans(ctx context.Context, changed extent.Seq) error {
 	})
 	for range d.repo.opts.Parallelism {
 		group.Go(func() error {
-			buffer := make([]byte, LeafSize)
 			for c := range work {
-				if err := d.writeSegment(ctx, c, buffer); err != nil {
+				if err := d.borrow(ctx, func(buffer []byte) error { return d.writeSegment(ctx, c, buffer) }); err != nil {
 					return err
 				}
 			}

@@ -2,10 +2,12 @@ package image_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 
 	"github.com/kopia/kopia/repo/blob"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hyperkeep/hyperkeep/agent/image"
 )
@@ -43,4 +45,64 @@ func TestMemoryStaysWithinItsBudgetWhenTheStorageIsSlow(t *testing.T) {
 	if worst.Load() != 1 {
 		t.Errorf("%d blobs were stored at once", worst.Load())
 	}
+}
+
+// Disks that are added at the same time share the budget.
+func TestMemoryIsSharedByTheDisksOfAnImage(t *testing.T) {
+	const budget, disks = 96 * mib, 6
+	sources := make([]*memory, disks)
+	for i := range sources {
+		sources[i] = allocated(random(uint64(i), 40*mib))
+	}
+	var stored, most atomic.Int64
+	opts := image.Options{Parallelism: 2, MemoryBudget: budget, Compression: image.CompressionNone}
+	r := create(t, directory(t), image.WithDecorator(opts, func(inner blob.Storage) blob.Storage {
+		return telling{inner, func(n int64) {
+			var read int64
+			for _, src := range sources {
+				read += src.reads.Load()
+			}
+			most.Store(max(most.Load(), read-stored.Load()))
+			stored.Add(n)
+		}}
+	}))
+	stored.Store(0)
+	w, err := r.Begin(t.Context(), spec("several"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close(t.Context())
+	group, ctx := errgroup.WithContext(t.Context())
+	for i, src := range sources {
+		group.Go(func() error {
+			_, err := w.AddDisk(ctx, disk(fmt.Sprint("d", i)), src, nil)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Publish(t.Context(), open); err != nil {
+		t.Fatal(err)
+	}
+	if most.Load() > budget || most.Load() < mib {
+		t.Errorf("%d bytes were read and not stored yet", most.Load())
+	}
+	for i, src := range sources {
+		mustRestore(t, r, "several", fmt.Sprint("d", i), src.bytes)
+	}
+}
+
+// telling is a storage that tells what it took.
+type telling struct {
+	blob.Storage
+	took func(int64)
+}
+
+func (s telling) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts blob.PutOptions) error {
+	if err := s.Storage.PutBlob(ctx, id, data, opts); err != nil {
+		return err
+	}
+	s.took(int64(data.Length()))
+	return nil
 }

@@ -42,7 +42,9 @@ const (
 type Options struct {
 	// WorkDir holds a small configuration file without secrets while the repository is open. Default: the system's temporary directory.
 	WorkDir string
-	// Parallelism is how many leaves are read, hashed and compressed, or fetched, at the same time. Default: one per CPU.
+	// Parallelism is how many leaves are read, hashed and compressed, or fetched, at the same time, by all disks of an image together.
+	// Default: two per CPU, so that the CPUs have work while others wait for a disk or the repository, but no more than half of the budget
+	// holds.
 	Parallelism int
 	// MemoryBudget bounds the bytes of data in flight while writing, whatever the size of a disk. Default: 256 MiB.
 	MemoryBudget int64
@@ -68,11 +70,11 @@ func (o Options) withDefaults() Options {
 	if o.WorkDir == "" {
 		o.WorkDir = os.TempDir()
 	}
-	if o.Parallelism <= 0 {
-		o.Parallelism = runtime.GOMAXPROCS(0)
-	}
 	if o.MemoryBudget <= 0 {
 		o.MemoryBudget = defaultMemoryBudget
+	}
+	if o.Parallelism <= 0 {
+		o.Parallelism = min(2*runtime.GOMAXPROCS(0), int(max(1, o.MemoryBudget/2/leafOverhead)))
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -26,8 +26,6 @@ type Progress struct {
 	Read atomic.Int64
 	// Written is how many bytes of leaves were handed to the repository, before deduplication and compression.
 	Written atomic.Int64
-	// Stored is how many bytes the repository's storage took while this disk was written, in compressed and encrypted form.
-	Stored atomic.Int64
 }
 
 // span is a segment of which something was written: bit i stands for the leaf i of an unsplit segment.

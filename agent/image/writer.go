@@ -34,7 +34,8 @@ type ImageSpec struct {
 }
 
 // Writer puts one image together. Nothing of it is visible before Publish, and nothing at all when the process dies: maintenance removes
-// what was stored. Disks and files may be added by several goroutines. Close gives it back.
+// what was stored. Disks and files may be added by several goroutines, which share the workers that Options.Parallelism allows. Close gives
+// it back.
 type Writer struct {
 	repo  *Repository
 	kopia repo.DirectRepositoryWriter
@@ -43,6 +44,8 @@ type Writer struct {
 	stored    atomic.Int64
 	flushes   flusher
 	closeOnce sync.Once
+	// buffers are for one leaf each. Whoever works on a segment, of any disk, holds one: so many are worked on at once.
+	buffers chan []byte
 
 	mu       sync.Mutex
 	names    map[string]bool // of files that stock kopia will show
@@ -68,6 +71,10 @@ func (r *Repository) Begin(ctx context.Context, spec ImageSpec) (*Writer, error)
 	}
 	w := &Writer{repo: r, spec: spec, names: map[string]bool{}, zeros: map[object.ID]int64{}}
 	w.warnings = slices.Clone(spec.Warnings)
+	w.buffers = make(chan []byte, r.opts.Parallelism)
+	for range r.opts.Parallelism {
+		w.buffers <- nil // made when it is first needed
+	}
 	_, kopia, err := r.session.NewDirectWriter(ctx, repo.WriteSessionOptions{
 		Purpose:  "image " + spec.ID,
 		OnUpload: func(n int64) { w.stored.Add(n) },
@@ -86,6 +93,9 @@ func (w *Writer) Close(ctx context.Context) error {
 	w.closeOnce.Do(func() { err = w.kopia.Close(context.WithoutCancel(ctx)) })
 	return err
 }
+
+// Stored is how many bytes the repository's storage took so far, in compressed and encrypted form.
+func (w *Writer) Stored() int64 { return w.stored.Load() }
 
 // Warn adds a sentence to the image's warnings.
 func (w *Writer) Warn(sentence string) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -50,18 +52,24 @@ func (r *backupRun) transfer(ctx context.Context) error {
 			estimate := counters[i].estimate.Load()
 			total += estimate
 			done += min(counters[i].Read.Load(), estimate)
-			stored += counters[i].Stored.Load()
 		}
-		return total, done, stored
+		return total, done, writer.Stored()
 	})
 	defer stop()
+	group, adding := errgroup.WithContext(ctx)
+	group.SetLimit(disksAtOnce)
 	for i := range r.plan {
-		if err := r.addDisk(ctx, &r.plan[i], &counters[i]); err != nil {
-			return err
-		}
+		group.Go(func() error { return r.addDisk(adding, &r.plan[i], &counters[i]) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return r.addConfiguration(ctx)
 }
+
+// disksAtOnce is how many disks of a virtual machine are read at the same time: while one waits for the host's storage, the others keep the CPUs
+// busy. They share the writer's memory.
+const disksAtOnce = 4
 
 // diskProgress counts the work on one disk, while others look.
 type diskProgress struct {

@@ -41,7 +41,7 @@ func (f *workFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "file that says how to reach the API server; within a cluster the pod's own account is used")
 	flags.StringVar(&f.stateDir, "state-dir", "", "folder that only this agent uses, on a disk that survives a restart (required)")
 	flags.DurationVar(&f.lease, "lease-duration", leaseDuration, "how long others wait before they take this agent for dead")
-	flags.IntVar(&f.parallelism, "parallelism", 0, "pieces of a disk that are worked on at once (default: one per CPU)")
+	flags.IntVar(&f.parallelism, "parallelism", 0, "pieces of disks that each backup works on at once (default: two per CPU)")
 	flags.Int64Var(&f.memoryMiB, "memory-budget", memoryMiB, "MiB of disk data in flight at most, for each backup")
 	cobra.CheckErr(cmd.MarkFlagRequired("state-dir"))
 }
