@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type Claim struct {
 	// Client reads and writes without a cache.
 	Client    client.Client
 	Namespace string
+	// Name of the lease: v1alpha1.AgentName if empty.
+	Name string
 	// Instance is the agent's installation, kept on the host; Session is this life of its process. A new session of the same instance takes
 	// over at once: the lock on the state folder proves that the old one is dead.
 	Instance, Session string
@@ -36,6 +39,8 @@ type Claim struct {
 
 func (c *Claim) identity() string { return c.Instance + "/" + c.Session }
 
+func (c *Claim) name() string { return cmp.Or(c.Name, v1alpha1.AgentName) }
+
 // Acquire waits until this agent has the claim, or ctx ends.
 func (c *Claim) Acquire(ctx context.Context) error {
 	var seen *metav1.MicroTime
@@ -45,7 +50,7 @@ func (c *Claim) Acquire(ctx context.Context) error {
 		switch {
 		case apierrors.IsNotFound(err):
 			err = c.Client.Create(ctx, c.renewed(&coordinationv1.Lease{
-				ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: v1alpha1.AgentName},
+				ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.name()},
 			}))
 		case err == nil:
 			if renewed := lease.Spec.RenewTime; !renewed.Equal(seen) {
@@ -118,7 +123,7 @@ func (c *Claim) Check(ctx context.Context) error {
 
 func (c *Claim) read(ctx context.Context) (*coordinationv1.Lease, error) {
 	lease := &coordinationv1.Lease{}
-	key := client.ObjectKey{Namespace: c.Namespace, Name: v1alpha1.AgentName}
+	key := client.ObjectKey{Namespace: c.Namespace, Name: c.name()}
 	return lease, c.Client.Get(ctx, key, lease)
 }
 

@@ -52,6 +52,8 @@ func TestAgainstAPIServer(t *testing.T) {
 		"another installation waits until the lease has expired":    claimIsTakenOverWhenExpired,
 		"who lost the claim must not publish (I6)":                  claimThatWasLostForbidsPublishing,
 		"a namespace whose lease is gone is not claimed any more":   claimThatVanishedForbidsPublishing,
+		"one process and task at a time works on a repository":      repositoryIsWorkedOnByOne,
+		"who lost the lease of a repository stops":                  repositoryThatWasTakenOverIsLeftAlone,
 		"a report keeps to the limits of the schema":                reportStaysWithinLimits,
 		"a report on a task that was deleted says so":               reportOnDeletedTask,
 		"the verdict says who must act":                             reportVerdict,

@@ -74,6 +74,8 @@ var known = []struct {
 	{image.ErrWrongPassword, v1alpha1.ReasonWrongPassword, v1alpha1.FailureStall, "put the repository's own password into its Secret"},
 	{image.ErrAccessDenied, v1alpha1.ReasonAccessDenied, v1alpha1.FailureStall, "check the credential in the repository's Secret and the rights on its location"},
 	{image.ErrNoLock, v1alpha1.ReasonObjectLockMissing, v1alpha1.FailureStall, ""},
+	{ErrLeaseLost, "LeaseLost", v1alpha1.FailureRetry, ""},
+	{image.ErrClock, v1alpha1.ReasonClockDistrusted, v1alpha1.FailureRetry, ""},
 	{image.ErrLocked, v1alpha1.ReasonImageLocked, v1alpha1.FailureRetry, ""},
 	{image.ErrNotUsable, v1alpha1.ReasonRepositoryUnusable, v1alpha1.FailureStall, "correct the repository's location"},
 	{image.ErrNoRepository, v1alpha1.ReasonRepositoryNotFound, v1alpha1.FailureStall, "the keeper makes the repository once it is ready; if it was there before, bring its files back"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -17,17 +16,19 @@ import (
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
-// RunKeeper is the agent in keeper mode: it probes repositories, and verifies and deletes images in them. It works until ctx ends.
+// RunKeeper is the agent in keeper mode: it probes and maintains repositories, and verifies and deletes images in them. It works until ctx ends.
 func RunKeeper(ctx context.Context, opts Options) error {
 	a, err := newAgent(opts)
 	if err != nil {
 		return err
 	}
 	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Keeper: true, Options: a.Image}
+	exclusive := NewExclusive(a.claim)
 	return a.run(ctx, map[v1alpha1.TaskKind]Handler{
 		v1alpha1.TaskProbe:       &probe{repositories: repositories, clock: a.claim.Clock},
 		v1alpha1.TaskVerify:      &verify{repositories},
-		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, claim: a.claim},
+		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, exclusive: exclusive},
+		v1alpha1.TaskMaintain:    &maintain{repositories: repositories, exclusive: exclusive},
 	}, func(*Tasks) []manager.Runnable { return nil })
 }
 
@@ -95,55 +96,23 @@ func immutabilityOf(wanted *v1alpha1.Immutability) image.Immutability {
 	return image.Immutability{Mode: image.LockMode(wanted.Mode), Period: time.Duration(wanted.RetentionDays) * 24 * time.Hour}
 }
 
-// deleteImage deletes one image, and frees the space of those that were deleted long ago. An image that is not there is deleted already.
+// deleteImage deletes one image. An image that is not there is deleted already. The space that it took is freed by maintenance.
 type deleteImage struct {
 	repositories *Repositories
-	claim        *Claim
-	maintenance  maintenance
-}
-
-// maintenanceInterval is how often a repository is freed of what nothing uses any more: the cost of looking is that of the whole repository.
-const maintenanceInterval = 24 * time.Hour
-
-// maintenance happens to one repository at a time, and not to each at every deletion.
-type maintenance struct {
-	mu   sync.Mutex
-	last map[string]time.Time // by repository id
-}
-
-// run maintains a repository if it is due. The space of an image comes back by and by: only what has been garbage for long enough is freed.
-func (m *maintenance) run(ctx context.Context, repository *image.Repository, now time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	id := repository.UniqueID()
-	if last, found := m.last[id]; found && now.Sub(last) < maintenanceInterval {
-		return nil
-	}
-	if _, err := repository.Maintain(ctx, image.MaintainOptions{Full: true}); err != nil {
-		return err
-	}
-	if m.last == nil {
-		m.last = map[string]time.Time{}
-	}
-	m.last[id] = now
-	return nil
+	exclusive    *Exclusive
 }
 
 func (d *deleteImage) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
-	if err := report.Step(ctx, "Delete"); err != nil {
+	if err := report.Step(ctx, "Wait"); err != nil {
 		return err
 	}
-	return d.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
-		if err := d.claim.Check(ctx); err != nil {
+	return d.exclusive.Run(ctx, task.Spec.Repository.Name, func(ctx context.Context) error {
+		if err := report.Step(ctx, "Delete"); err != nil {
 			return err
 		}
-		if err := repository.Delete(ctx, task.Spec.Image.ImageID); err != nil {
-			return err
-		}
-		if err := d.maintenance.run(ctx, repository, d.claim.Clock.Now()); err != nil {
-			report.Warn("MaintenanceFailed", "The image is deleted; its space is freed later: %v.", err)
-		}
-		return nil
+		return d.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
+			return repository.Delete(ctx, task.Spec.Image.ImageID)
+		})
 	})
 }
 

@@ -119,6 +119,11 @@ func (r *Report) Probe(ctx context.Context, probe v1alpha1.ProbeResult) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Probe = &probe })
 }
 
+// Maintained records what a maintenance did.
+func (r *Report) Maintained(ctx context.Context, done v1alpha1.MaintainResult) error {
+	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Maintained = &done })
+}
+
 // Released records whether the host is clean again.
 func (r *Report) Released(ctx context.Context, status metav1.ConditionStatus, reason, message string) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) {

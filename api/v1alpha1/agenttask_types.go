@@ -18,7 +18,7 @@ const (
 )
 
 // TaskKind says what is delegated.
-// +kubebuilder:validation:Enum=Backup;Restore;Release;Probe;DeleteImage;Verify
+// +kubebuilder:validation:Enum=Backup;Restore;Release;Probe;DeleteImage;Verify;Maintain
 type TaskKind string
 
 // What is delegated: the first three to host agents, the others to keepers.
@@ -29,6 +29,7 @@ const (
 	TaskProbe       TaskKind = "Probe"
 	TaskDeleteImage TaskKind = "DeleteImage"
 	TaskVerify      TaskKind = "Verify"
+	TaskMaintain    TaskKind = "Maintain"
 )
 
 // AgentTaskSpec is one piece of work, fully resolved: the agent follows no reference but the credential in its own namespace. Only cancel can
@@ -36,7 +37,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.kind == oldSelf.kind && self.deadline == oldSelf.deadline && self.owner == oldSelf.owner",message="a task cannot be changed, only canceled"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled task stays canceled",fieldPath=".cancel"
-// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release') && (!has(self.probe) || self.kind == 'Probe')",message="the payload does not fit the kind"
+// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release') && (!has(self.probe) || self.kind == 'Probe') && has(self.maintain) == (self.kind == 'Maintain')",message="the payload does not fit the kind"
 type AgentTaskSpec struct {
 	// kind of the work.
 	// +required
@@ -74,6 +75,10 @@ type AgentTaskSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
 	Image *ImageTask `json:"image,omitempty"`
+	// maintain is the payload of kind Maintain.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Maintain *MaintainTask `json:"maintain,omitempty"`
 }
 
 // TaskOwner is the object that a task was made for.
@@ -245,6 +250,23 @@ type ImageTask struct {
 	ImageID string `json:"imageID,omitempty"`
 }
 
+// MaintainMode says how thorough maintenance is.
+// +kubebuilder:validation:Enum=Quick;Full
+type MaintainMode string
+
+// Quick keeps the index short, Full also frees what no image uses any more.
+const (
+	MaintainQuick MaintainMode = "Quick"
+	MaintainFull  MaintainMode = "Full"
+)
+
+// MaintainTask maintains a repository.
+type MaintainTask struct {
+	// mode of the maintenance.
+	// +required
+	Mode MaintainMode `json:"mode,omitempty"`
+}
+
 // AgentTaskStatus is how the work goes. The agent of the namespace alone writes it.
 type AgentTaskStatus struct {
 	// conditions are Claimed, Succeeded and Released.
@@ -289,6 +311,29 @@ type AgentTaskStatus struct {
 	// probe is what a probe found.
 	// +optional
 	Probe *ProbeResult `json:"probe,omitempty"`
+	// maintained is what a maintenance did.
+	// +optional
+	Maintained *MaintainResult `json:"maintained,omitempty"`
+}
+
+// MaintainResult is what a maintenance did.
+type MaintainResult struct {
+	// freedBytes were deleted from the storage.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	FreedBytes int64 `json:"freedBytes,omitempty"`
+	// unusedBytes are used by no image and wait to be freed.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UnusedBytes int64 `json:"unusedBytes,omitempty"`
+	// recoveredBytes were marked as deleted although an image needs them, and are not any more.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	RecoveredBytes int64 `json:"recoveredBytes,omitempty"`
+	// indexBlobs are left in the index.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IndexBlobs int32 `json:"indexBlobs,omitempty"`
 }
 
 // ProbeResult is what a probe found in a repository.

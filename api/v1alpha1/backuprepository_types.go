@@ -2,7 +2,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Reasons of a BackupRepository. Its conditions are Ready, Reconciling, Stalled and Dependable.
+// Reasons of a BackupRepository. Its conditions are Ready, Reconciling, Stalled, Dependable and Maintained.
 const (
 	ReasonReachable             = "Reachable"
 	ReasonSecretNotFound        = "SecretNotFound"
@@ -26,6 +26,14 @@ const (
 
 	ReasonTested = "Tested"
 	ReasonLacks  = "Lacks"
+)
+
+// ConditionMaintained says whether the last maintenance of a repository succeeded. It is absent before the first.
+const (
+	ConditionMaintained = "Maintained"
+
+	// ReasonClockDistrusted means that nothing is deleted because it may be earlier than the clocks say.
+	ReasonClockDistrusted = "ClockDistrusted"
 )
 
 // Keys of the Secret that a repository names: the password, and what the kind of the location asks for.
@@ -247,7 +255,7 @@ type StorageFacts struct {
 
 // BackupRepositoryStatus is what the keeper found.
 type BackupRepositoryStatus struct {
-	// conditions are Ready, Reconciling, Stalled and Dependable.
+	// conditions are Ready, Reconciling, Stalled, Dependable and Maintained.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -296,6 +304,35 @@ type BackupRepositoryStatus struct {
 	// lastProbeTime is when the keeper looked last.
 	// +optional
 	LastProbeTime *metav1.Time `json:"lastProbeTime,omitempty"`
+
+	// maintenance is what the keeper's last maintenance did. Absent before the first.
+	// +optional
+	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+}
+
+// MaintenanceStatus is how a repository is kept.
+type MaintenanceStatus struct {
+	// lastQuickTime is when the index was kept short last, by a full maintenance too.
+	// +optional
+	LastQuickTime *metav1.Time `json:"lastQuickTime,omitempty"`
+	// lastFullTime is when space was freed last.
+	// +optional
+	LastFullTime *metav1.Time `json:"lastFullTime,omitempty"`
+	// freedBytes were deleted from the storage by the last full maintenance.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	FreedBytes int64 `json:"freedBytes,omitempty"`
+	// unusedBytes are used by no image and wait to be freed, a day or two.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UnusedBytes int64 `json:"unusedBytes,omitempty"`
+	// indexBlobs slow every look-up down in proportion. Beyond some hundred, maintenance does not keep up.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IndexBlobs int32 `json:"indexBlobs,omitempty"`
+	// nextTime is when it is maintained next.
+	// +optional
+	NextTime *metav1.Time `json:"nextTime,omitempty"`
 }
 
 // BackupRepository is where images live. What is in it is encrypted with its password.

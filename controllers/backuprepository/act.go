@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +23,7 @@ func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupReposit
 	}
 	for _, task := range next.remove {
 		if err := r.Delete(ctx, task); client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("remove probe %s: %w", task.Name, err))
+			errs = append(errs, fmt.Errorf("remove task %s: %w", task.Name, err))
 		}
 	}
 	if next.probe != "" {
@@ -30,10 +31,28 @@ func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupReposit
 			errs = append(errs, fmt.Errorf("create probe %s: %w", next.probe, err))
 		}
 	}
+	if due := next.upkeep; due.name != "" {
+		if err := r.Create(ctx, r.newMaintenance(repository, due)); err != nil && !apierrors.IsAlreadyExists(err) {
+			errs = append(errs, fmt.Errorf("create maintenance %s: %w", due.name, err))
+		}
+	}
 	return errors.Join(errs...)
 }
 
 func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string) *v1alpha1.AgentTask {
+	now := r.Clock.Now()
+	task := r.newTask(repository, name, v1alpha1.TaskProbe, now.Add(probeDeadline))
+	task.Spec.Probe = &v1alpha1.ProbeTask{TestStorage: testDue(repository, now), Immutability: repository.Spec.Immutability}
+	return task
+}
+
+func (r *Reconciler) newMaintenance(repository *v1alpha1.BackupRepository, due upkeep) *v1alpha1.AgentTask {
+	task := r.newTask(repository, due.name, v1alpha1.TaskMaintain, due.deadline)
+	task.Spec.Maintain = &v1alpha1.MaintainTask{Mode: due.mode}
+	return task
+}
+
+func (r *Reconciler) newTask(repository *v1alpha1.BackupRepository, name string, kind v1alpha1.TaskKind, deadline time.Time) *v1alpha1.AgentTask {
 	return &v1alpha1.AgentTask{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: r.KeeperNamespace,
@@ -41,10 +60,9 @@ func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string
 			Labels:    map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRepository: repository.Name},
 		},
 		Spec: v1alpha1.AgentTaskSpec{
-			Kind:     v1alpha1.TaskProbe,
+			Kind:     kind,
 			Owner:    v1alpha1.TaskOwner{Kind: ownerKind, Name: repository.Name, UID: string(repository.UID)},
-			Deadline: report.Time(r.Clock.Now().Add(probeDeadline)),
-			Probe:    &v1alpha1.ProbeTask{TestStorage: testDue(repository, r.Clock.Now()), Immutability: repository.Spec.Immutability},
+			Deadline: report.Time(deadline),
 			Repository: &v1alpha1.TaskRepository{
 				Name: repository.Name, Location: repository.Spec.Location, RepositoryID: repository.Status.RepositoryID,
 				SecretName: delegation.CredentialName(repository.Name),

@@ -33,7 +33,9 @@ type decision struct {
 	mark string
 	// probe is the name of the probe that is due; empty when none is.
 	probe string
-	// remove are probes that say nothing any more.
+	// upkeep is the maintenance that is due.
+	upkeep upkeep
+	// remove are tasks that say nothing any more.
 	remove []*v1alpha1.AgentTask
 	status v1alpha1.BackupRepositoryStatus
 	wait   report.Wait
@@ -55,6 +57,7 @@ func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time)
 	conditions := report.ConditionsOf(&next.status.Conditions, repository.Generation, now)
 	next.judge(repository, seen, current, now).tell(conditions)
 	depend(conditions, repository, next.status.Storage)
+	next.maintain(repository, seen, now)
 	return next
 }
 
@@ -102,7 +105,7 @@ func (d *decision) schedule(repository *v1alpha1.BackupRepository, seen observed
 	return current
 }
 
-// newer keeps the newer of two probes and has the other one removed.
+// newer keeps the newer of two tasks and has the other one removed.
 func (d *decision) newer(a, b *v1alpha1.AgentTask) *v1alpha1.AgentTask {
 	if a == nil {
 		return b

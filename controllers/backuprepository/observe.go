@@ -27,8 +27,8 @@ type observed struct {
 	distributed string
 	// allowed and refused are the namespaces of hosts' agents that may and may not have the credential, sorted.
 	allowed, refused []string
-	// probes of this repository.
-	probes []v1alpha1.AgentTask
+	// probes and maintenance are the tasks for this repository.
+	probes, maintenance []v1alpha1.AgentTask
 	// keeper says whether the keeper lives.
 	keeper liveness.Pulse
 }
@@ -50,13 +50,16 @@ func (r *Reconciler) observe(ctx context.Context, repository *v1alpha1.BackupRep
 	if err := r.observeHosts(ctx, repository, &seen); err != nil {
 		return observed{}, err
 	}
-	var probes v1alpha1.AgentTaskList
-	if err := r.List(ctx, &probes, client.InNamespace(r.KeeperNamespace), index.TasksOf(repository.UID)); err != nil {
-		return observed{}, fmt.Errorf("list probes: %w", err)
+	var tasks v1alpha1.AgentTaskList
+	if err := r.List(ctx, &tasks, client.InNamespace(r.KeeperNamespace), index.TasksOf(repository.UID)); err != nil {
+		return observed{}, fmt.Errorf("list tasks: %w", err)
 	}
-	for _, task := range probes.Items {
-		if task.Spec.Kind == v1alpha1.TaskProbe {
+	for _, task := range tasks.Items {
+		switch task.Spec.Kind {
+		case v1alpha1.TaskProbe:
 			seen.probes = append(seen.probes, task)
+		case v1alpha1.TaskMaintain:
+			seen.maintenance = append(seen.maintenance, task)
 		}
 	}
 	seen.keeper, err = r.observeKeeper(ctx, now)

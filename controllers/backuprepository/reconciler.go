@@ -100,13 +100,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, repository *v1alpha1.BackupR
 	actErr := r.act(ctx, repository, seen, next)
 	before := repository.DeepCopy()
 	repository.Status = next.status
-	events := transition.Events(before.Status.Conditions, repository.Status.Conditions, v1alpha1.ConditionReady, v1alpha1.ConditionStalled)
+	events := transition.Events(before.Status.Conditions, repository.Status.Conditions, v1alpha1.ConditionReady, v1alpha1.ConditionStalled,
+		v1alpha1.ConditionMaintained)
 	// An agent that cannot be given its credential is no reason to be silent about the repository.
 	result, err := r.Finish(ctx, before, repository, next.wait, events...)
 	return result, errors.Join(actErr, err)
 }
 
-// end removes the copies of the credential and the probes, then lets the repository go.
+// end removes the copies of the credential and the tasks, then lets the repository go.
 func (r *Reconciler) end(ctx context.Context, repository *v1alpha1.BackupRepository) error {
 	if !controllerutil.ContainsFinalizer(repository, Finalizer) {
 		return nil
@@ -115,9 +116,9 @@ func (r *Reconciler) end(ctx context.Context, repository *v1alpha1.BackupReposit
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
 	}
-	for i := range seen.probes {
-		if err := r.Delete(ctx, &seen.probes[i]); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("remove probe: %w", err)
+	for _, task := range append(seen.probes, seen.maintenance...) {
+		if err := r.Delete(ctx, &task); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("remove task %s: %w", task.Name, err)
 		}
 	}
 	for _, namespace := range append(append(seen.allowed, seen.refused...), r.KeeperNamespace) {
