@@ -25,6 +25,12 @@ type AzureLocation = storage.AzureLocation
 // GCSLocation is a repository in a bucket of Google Cloud Storage.
 type GCSLocation = storage.GCSLocation
 
+// Bandwidth bounds how many bytes per second go to repositories, by the time of the day.
+type Bandwidth = storage.Bandwidth
+
+// NewBandwidth is without a limit until Limit sets one. now is the clock that limits go by.
+func NewBandwidth(now func() time.Time) *Bandwidth { return storage.NewBandwidth(now) }
+
 // Compression says how much work goes into making leaves smaller. Every choice leaves data alone that a sample shows to be
 // incompressible.
 type Compression string
@@ -48,6 +54,8 @@ type Options struct {
 	Parallelism int
 	// MemoryBudget bounds the bytes of data in flight while writing, whatever the size of a disk. Default: 256 MiB.
 	MemoryBudget int64
+	// Bandwidth bounds what is sent to the repository, together with all other handles that have the same one. Default: no bound.
+	Bandwidth *Bandwidth
 	// Compression of leaves. Lists are always compressed.
 	Compression Compression
 	// AppendOnly is for those who add images and may do no more: agents. Nothing is deleted or overwritten through the handle.
@@ -86,7 +94,7 @@ func (o Options) withDefaults() Options {
 // to what the workers hold.
 func (o Options) storage(l Location) storage.Settings {
 	uploads := (o.MemoryBudget-int64(o.Parallelism)*leafOverhead)/packSize(l) - 1
-	return storage.Settings{Uploads: int(max(1, uploads)), Decorate: o.decorate, AppendOnly: o.AppendOnly, Now: o.Now}
+	return storage.Settings{Uploads: int(max(1, uploads)), Decorate: o.decorate, Bandwidth: o.Bandwidth, AppendOnly: o.AppendOnly, Now: o.Now}
 }
 
 // packSize is how many bytes of chunks go into one blob: large for object stores, where requests cost, smaller for file servers, where

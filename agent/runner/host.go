@@ -9,6 +9,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -38,6 +39,7 @@ func RunHost(ctx context.Context, opts HostOptions) error {
 		return err
 	}
 	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Options: a.Image}
+	repositories.Options.Bandwidth = image.NewBandwidth(a.clock.Now)
 	restores := &restore{host: opts.Host, files: opts.Files, repositories: repositories, journal: journal, claim: a.claim}
 	handlers := map[v1alpha1.TaskKind]Handler{
 		v1alpha1.TaskBackup: &backup{

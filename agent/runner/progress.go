@@ -7,6 +7,7 @@ import (
 	"github.com/dustin/go-humanize"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -16,6 +17,7 @@ const rateWindow = 30 * time.Second
 // meter turns counts of bytes into a progress with rate and time to go.
 type meter struct {
 	samples []sample // of the last rateWindow, oldest first
+	limit   *image.Bandwidth
 }
 
 type sample struct {
@@ -39,6 +41,9 @@ func (m *meter) read(now time.Time, total, done, stored int64) *v1alpha1.Progres
 		p.EstimatedCompletionTime = &eta
 	}
 	p.Summary = summary(p, now)
+	if limit := m.limit.Limited(); limit > 0 {
+		p.Summary += fmt.Sprintf(", limited to %s/s", humanize.IBytes(uint64(limit)))
+	}
 	return p
 }
 

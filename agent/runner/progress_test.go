@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -27,6 +29,11 @@ func TestMeterShowsRateAndTimeToGo(t *testing.T) {
 	}
 	if want := "33% of 1000 MiB, 1.0 MiB/s, 11m10s to go"; last.Summary != want {
 		t.Errorf("says %q, want %q", last.Summary, want)
+	}
+	m.limit = image.NewBandwidth(time.Now)
+	m.limit.Limit(func(time.Time) int64 { return 20 * mib })
+	if got := m.read(start.Add(time.Minute), 1000*mib, 330*mib, 0).Summary; !strings.HasSuffix(got, "to go, limited to 20 MiB/s") {
+		t.Errorf("with a limit: says %q", got)
 	}
 	if len(m.samples) > 32 {
 		t.Errorf("keeps %d samples", len(m.samples))

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -105,8 +106,8 @@ func (r *Report) Warn(reason, format string, args ...any) {
 }
 
 // Image records the published image.
-func (r *Report) Image(ctx context.Context, image v1alpha1.ImageSummary) error {
-	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Image = &image })
+func (r *Report) Image(ctx context.Context, published v1alpha1.ImageSummary) error {
+	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Image = &published })
 }
 
 // Restored records what a restore made.
@@ -161,7 +162,12 @@ func (r *Report) finish(ctx context.Context, err error, drop func(*v1alpha1.Agen
 // Progress shows how far a transfer is until the returned function is called, which takes the last sample. read gives the total and what is done and
 // stored of it, in bytes.
 func (r *Report) Progress(ctx context.Context, read func() (total, done, stored int64)) (stop func()) {
-	var m meter
+	return r.LimitedProgress(ctx, nil, read)
+}
+
+// LimitedProgress shows the bandwidth that a transfer is limited to as well. limit may be nil.
+func (r *Report) LimitedProgress(ctx context.Context, limit *image.Bandwidth, read func() (total, done, stored int64)) (stop func()) {
+	m := meter{limit: limit}
 	sample := func() {
 		total, done, stored := read()
 		progress := m.read(r.clock.Now(), total, done, stored)

@@ -46,6 +46,19 @@ func (r *Repositories) OpenOrCreate(ctx context.Context, ref *v1alpha1.TaskRepos
 	return r.open(ctx, ref, image.OpenOrCreate)
 }
 
+// limit takes over what a task says about the host's bandwidth. It counts for whatever the agent sends: the newest task knows best.
+func (r *Repositories) limit(ref *v1alpha1.TaskRepository) error {
+	if r.Options.Bandwidth == nil {
+		return nil
+	}
+	allowed, err := allowance(ref.Bandwidth)
+	if err != nil {
+		return err
+	}
+	r.Options.Bandwidth.Limit(allowed)
+	return nil
+}
+
 type opener func(context.Context, image.Location, string, image.Options) (*image.Repository, error)
 
 func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, open opener) (*image.Repository, error) {
@@ -59,6 +72,9 @@ func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, o
 	password := string(secret.Data[v1alpha1.SecretKeyPassword])
 	if password == "" {
 		return nil, stall(v1alpha1.ReasonSecretIncomplete, fmt.Errorf("the Secret of repository %s has no key %q", ref.Name, v1alpha1.SecretKeyPassword))
+	}
+	if err := r.limit(ref); err != nil {
+		return nil, err
 	}
 	options := r.Options
 	options.AppendOnly = !r.Keeper

@@ -47,7 +47,7 @@ func (r *backupRun) transfer(ctx context.Context) error {
 	for i := range r.plan {
 		counters[i].estimate.Store(r.plan[i].estimate)
 	}
-	stop := r.report.Progress(ctx, func() (total, done, stored int64) {
+	stop := r.report.LimitedProgress(ctx, r.repositories.Options.Bandwidth, func() (total, done, stored int64) {
 		for i := range counters {
 			estimate := counters[i].estimate.Load()
 			total += estimate

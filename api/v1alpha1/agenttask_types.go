@@ -124,6 +124,9 @@ type TaskRepository struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	SecretName string `json:"secretName,omitempty"`
+	// bandwidth that the host is limited to. Absent means no limit.
+	// +optional
+	Bandwidth *BandwidthLimits `json:"bandwidth,omitempty"`
 }
 
 // BackupTask backs one virtual machine up.

@@ -31,6 +31,10 @@ type HyperVHostSpec struct {
 	// +kubebuilder:validation:Maximum=64
 	MaxParallelJobs int32 `json:"maxParallelJobs,omitempty"`
 
+	// bandwidth limits what the host sends to repositories. Running backups keep the limits they began with until the next task starts.
+	// +optional
+	Bandwidth *BandwidthLimits `json:"bandwidth,omitempty"`
+
 	// virtualMachineNamespace is where the host's VirtualMachine objects appear, unless a placement rule says otherwise. It must exist.
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -19,7 +19,7 @@ import (
 func newTask(job *v1alpha1.BackupJob, run delegation.Run, seen observation, next delegation.Next) *v1alpha1.AgentTask {
 	id := inventory.ID(seen.machine)
 	task := delegation.NewHostTask(run, next, id)
-	delegation.SetRepository(task, seen.site.Repository)
+	delegation.SetSite(task, seen.site)
 	task.Spec.Backup = &v1alpha1.BackupTask{
 		VirtualMachine: v1alpha1.ImageVirtualMachine{
 			ID:         id,

@@ -48,6 +48,14 @@ func SetRepository(task *v1alpha1.AgentTask, repository *v1alpha1.BackupReposito
 	}
 }
 
+// SetSite names the repository of a site for a task of its host, and how fast the host may send to it.
+func SetSite(task *v1alpha1.AgentTask, site Site) {
+	SetRepository(task, site.Repository)
+	if site.Host != nil {
+		task.Spec.Repository.Bandwidth = site.Host.Spec.Bandwidth.DeepCopy()
+	}
+}
+
 // newRelease is the task that cleans up after an attempt. It goes to the same host, and is named after the attempt's task and the try.
 func newRelease(run Run, next Next) *v1alpha1.AgentTask {
 	attempt := next.Task

@@ -99,3 +99,21 @@ func TestTaskNames(t *testing.T) {
 	g.Expect(Attempt(&task)).To(Equal(int32(12)))
 	g.Expect(Attempt(&v1alpha1.AgentTask{ObjectMeta: metav1.ObjectMeta{Name: "by-hand"}})).To(BeZero())
 }
+
+func TestATaskKnowsTheBandwidthOfItsHost(t *testing.T) {
+	limit := int64(1 << 20)
+	limits := &v1alpha1.BandwidthLimits{TimeZone: "UTC", BytesPerSecond: &limit}
+	site := Site{
+		Repository: &v1alpha1.BackupRepository{ObjectMeta: metav1.ObjectMeta{Name: "main"}},
+		Host:       &v1alpha1.HyperVHost{Spec: v1alpha1.HyperVHostSpec{Bandwidth: limits}},
+	}
+	task := &v1alpha1.AgentTask{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{}}}
+	SetSite(task, site)
+	if got := task.Spec.Repository; got.Name != "main" || got.Bandwidth == nil || *got.Bandwidth.BytesPerSecond != limit || got.Bandwidth == limits {
+		t.Errorf("%+v", got)
+	}
+	site.Host.Spec.Bandwidth = nil
+	if SetSite(task, site); task.Spec.Repository.Bandwidth != nil {
+		t.Errorf("without limits: %+v", task.Spec.Repository.Bandwidth)
+	}
+}

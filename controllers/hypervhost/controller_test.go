@@ -38,6 +38,7 @@ func TestController(t *testing.T) {
 	t.Run("a namespace that is taken", w.taken)
 	t.Run("a namespace for machines that is missing", w.missingNamespace)
 	t.Run("names that become no namespace are refused", w.badNames)
+	t.Run("limits of bandwidth that mean nothing are refused", w.badBandwidth)
 }
 
 func (w *world) host(t *testing.T, name string, namespace string) *v1alpha1.HyperVHost {
@@ -209,4 +210,37 @@ func (w *world) missingNamespace(t *testing.T) {
 func (w *world) badNames(t *testing.T) {
 	host := &v1alpha1.HyperVHost{ObjectMeta: metav1.ObjectMeta{Name: "hv01.example.com"}, Spec: v1alpha1.HyperVHostSpec{VirtualMachineNamespace: "sales"}}
 	NewWithT(t).Expect(w.Admin.Create(t.Context(), host)).To(MatchError(ContainSubstring("use hv01, not hv01.example.com")))
+}
+
+func (w *world) badBandwidth(t *testing.T) {
+	g := NewWithT(t)
+	window := func(start, end string, days ...v1alpha1.Weekday) *v1alpha1.BandwidthLimits {
+		return &v1alpha1.BandwidthLimits{Windows: []v1alpha1.BandwidthWindow{{Days: days, Start: start, End: end}}}
+	}
+	try := func(limits *v1alpha1.BandwidthLimits) (*v1alpha1.HyperVHost, error) {
+		host := &v1alpha1.HyperVHost{
+			ObjectMeta: metav1.ObjectMeta{Name: "narrow"},
+			Spec:       v1alpha1.HyperVHostSpec{VirtualMachineNamespace: "sales", Bandwidth: limits},
+		}
+		return host, w.Admin.Create(t.Context(), host, client.DryRunAll)
+	}
+	for why, limits := range map[string]*v1alpha1.BandwidthLimits{
+		"an unknown time zone": {TimeZone: "Mars/Olympus"},
+		"no bandwidth at all":  {BytesPerSecond: new(int64)},
+		"no time of the day":   window("8:00", "18:00"),
+		"the 25th hour":        window("08:00", "25:00"),
+		"never open":           window("08:00", "08:00"),
+		"no day of the week":   window("08:00", "18:00", "Caturday"),
+		"a day twice":          window("08:00", "18:00", "Monday", "Monday"),
+	} {
+		_, err := try(limits)
+		g.Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%s: %v", why, err)
+	}
+	good := window("22:00", "06:00", "Saturday", "Sunday")
+	good.TimeZone = "Europe/Berlin"
+	_, err := try(good)
+	g.Expect(err).NotTo(HaveOccurred())
+	whole, err := try(window("00:00", "24:00"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(whole.Spec.Bandwidth.TimeZone).To(Equal("UTC"), "the default")
 }

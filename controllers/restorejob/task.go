@@ -32,7 +32,7 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 		}
 	}
 	task := delegation.NewHostTask(run, next, machineID)
-	delegation.SetRepository(task, seen.site.Repository)
+	delegation.SetSite(task, seen.site)
 	task.Spec.Restore = payload
 	return task
 }

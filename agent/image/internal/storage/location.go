@@ -91,6 +91,8 @@ type Settings struct {
 	Uploads int
 	// Decorate puts something between this package and the provider. It may be nil.
 	Decorate func(blob.Storage) blob.Storage
+	// Bandwidth bounds what the storage is sent, together with others. It may be nil.
+	Bandwidth *Bandwidth
 	// AppendOnly is for those who add images and may do no more: nothing is deleted or overwritten through the storage.
 	AppendOnly bool
 	// Now is the clock that locks are counted from.
@@ -115,7 +117,10 @@ func Open(ctx context.Context, l Location, mode Mode, settings Settings) (*Stora
 	if err != nil {
 		return nil, translate("open "+l.String(), err)
 	}
-	s := &Storage{inner: at, place: at, appendOnly: settings.AppendOnly, now: settings.Now, uploads: semaphore.NewWeighted(int64(max(1, settings.Uploads)))}
+	s := &Storage{
+		inner: at, place: at, appendOnly: settings.AppendOnly, now: settings.Now, bandwidth: settings.Bandwidth,
+		uploads: semaphore.NewWeighted(int64(max(1, settings.Uploads))),
+	}
 	if settings.Decorate != nil {
 		s.inner = settings.Decorate(at)
 	}

@@ -21,6 +21,7 @@ type Storage struct {
 	place      place // itself, whatever decorates it
 	appendOnly bool
 	now        func() time.Time
+	bandwidth  *Bandwidth
 	uploads    *semaphore.Weighted
 	written    atomic.Int64
 	read       atomic.Int64
@@ -56,6 +57,9 @@ func (s *Storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 			return newError("store blob "+string(id), ErrAppendOnly, "")
 		}
 		opts.DoNotRecreate = true
+	}
+	if err := s.bandwidth.wait(ctx, int64(data.Length())); err != nil {
+		return err
 	}
 	opts.RetentionPeriod = LockFor(opts.RetentionPeriod)
 	err := s.inner.PutBlob(ctx, id, data, opts)
