@@ -33,6 +33,7 @@ func (d *diskWriter) startFromBase(ctx context.Context, spec DiskSpec) error {
 		return d.baseError(err)
 	}
 	d.leaves.Store(before.New.Leaves + before.Linked.Leaves + before.Zero.Leaves)
+	d.reserving.needs(root)
 	d.record.Type = Incremental
 	d.record.Base = &Base{ImageID: base.manifest.ID, Digest: base.manifest.Digest, Root: before.Root}
 	return nil

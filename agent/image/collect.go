@@ -138,10 +138,13 @@ func (c *collection) needed(id content.ID) (bool, error) {
 	return found, nil
 }
 
-// roots are all things that are needed: the images that have a marker, and every snapshot, be it that of an image whose marker cannot be read, or one
+// roots are all things that are needed: the images that have a marker, what unfinished ones have reserved, and every snapshot, be it that of an image whose marker cannot be read, or one
 // that somebody made with stock kopia.
-func roots(ctx context.Context, r repo.Repository, images []marker) ([]root, error) {
-	var all []root
+func roots(ctx context.Context, r repo.RepositoryWriter, images []marker, now time.Time) ([]root, error) {
+	all, err := reserved(ctx, r, now)
+	if err != nil {
+		return nil, err
+	}
 	for _, image := range images {
 		all = append(all, root{kindOf(image.Root), image.Root.ObjectID})
 	}
@@ -173,7 +176,7 @@ func (r *Repository) collect(
 		minAge: opts.safety().MinContentAgeSubjectToGC,
 	}
 	err = maintenance.ReportRun(ctx, w, maintenance.TaskSnapshotGarbageCollection, nil, func() (maintenancestats.Kind, error) {
-		start, err := roots(ctx, w, images)
+		start, err := roots(ctx, w, images, r.opts.Now())
 		if err == nil {
 			err = c.run(ctx, start)
 		}

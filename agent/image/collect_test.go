@@ -147,7 +147,7 @@ func (f *forest) marked() (n int, took time.Duration) {
 		f.t.Fatal(err)
 	}
 	start := time.Now()
-	from, err := roots(f.t.Context(), f.w, images)
+	from, err := roots(f.t.Context(), f.w, images, time.Now())
 	if err != nil {
 		f.t.Fatal(err)
 	}

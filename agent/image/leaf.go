@@ -82,6 +82,7 @@ func (w *Writer) zeroObject(ctx context.Context, length int64) (object.ID, error
 }
 
 func (w *Writer) remember(zero object.ID, length int64) {
+	w.reserving.needs(zero)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.zeros[zero] = length

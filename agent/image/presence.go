@@ -31,7 +31,11 @@ func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, err
 	if err != nil {
 		return Manifest{}, err
 	}
-	if _, err := fresh.present(ctx, img, nil); err != nil {
+	p, err := fresh.present(ctx, img, nil)
+	if err == nil && len(p.marked) > 0 {
+		err = fmt.Errorf("content %s is marked for deletion: %w", p.marked[0], ErrDamaged)
+	}
+	if err != nil {
 		return Manifest{}, fmt.Errorf("confirm image %s: %w", imageID, err)
 	}
 	return img.manifest, nil
@@ -39,9 +43,10 @@ func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, err
 
 // presence collects where the contents of an image are said to be.
 type presence struct {
-	repo *Repository
-	mu   sync.Mutex
-	ends map[blob.ID]int64 // how long each blob has to be at least
+	repo   *Repository
+	mu     sync.Mutex
+	ends   map[blob.ID]int64 // how long each blob has to be at least
+	marked []content.ID      // as deleted, and still there
 }
 
 // present checks that what an image consists of is there: lists by reading them, leaves by looking them up, and the blobs that hold them
@@ -136,11 +141,11 @@ func (p *presence) content(ctx context.Context, id content.ID) error {
 	if err != nil {
 		return err
 	}
-	if info.Deleted {
-		return fmt.Errorf("content %s is marked for deletion", id)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if info.Deleted {
+		p.marked = append(p.marked, id)
+	}
 	p.ends[info.PackBlobID] = max(p.ends[info.PackBlobID], int64(info.PackOffset)+int64(info.PackedLength))
 	return nil
 }

@@ -61,6 +61,7 @@ func (w *Writer) publish(ctx context.Context, gate func(context.Context) error) 
 	}
 	// From here on the image exists, whatever becomes of the snapshot: before anything is collected, maintenance brings it back.
 	if _, err := snapshot.SaveSnapshot(ctx, w.kopia, visible.snapshot()); err == nil {
+		w.unreserve(ctx)   //nolint:errcheck // it lapses
 		w.kopia.Flush(ctx) //nolint:errcheck // as above
 	}
 	return m, nil
@@ -205,6 +206,9 @@ func (w *Writer) secure(ctx context.Context, fresh *Repository, img *Image, lock
 		scope, held = nil, lock.longest()
 	}
 	p, err := fresh.present(ctx, img, scope)
+	if err == nil {
+		err = w.recover(ctx, p.marked)
+	}
 	if err != nil || lock.period == 0 {
 		return nil, err
 	}

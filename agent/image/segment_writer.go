@@ -43,7 +43,11 @@ func (d *diskWriter) writeSegment(ctx context.Context, c change, buffer []byte) 
 	if err := d.root.set(ctx, c.segment, list); err != nil {
 		return d.baseError(err)
 	}
+	d.reserving.needs(list)
 	if d.flushes.due(w.stored + 1) {
+		if err := d.reserve(ctx); err != nil {
+			return fmt.Errorf("reserve what the image needs: %w", err)
+		}
 		return d.kopia.Flush(ctx)
 	}
 	return nil

@@ -43,6 +43,7 @@ type Writer struct {
 
 	stored    atomic.Int64
 	flushes   flusher
+	reserving reserving
 	closeOnce sync.Once
 	// buffers are for one leaf each. Whoever works on a segment, of any disk, holds one: so many are worked on at once.
 	buffers chan []byte
@@ -84,6 +85,7 @@ func (r *Repository) Begin(ctx context.Context, spec ImageSpec) (*Writer, error)
 	}
 	w.kopia = kopia
 	w.flushes = flusher{now: r.opts.Now, last: r.opts.Now()}
+	w.reserving.since = r.opts.Now()
 	return w, nil
 }
 
