@@ -133,7 +133,8 @@ func (d *decider) goAway(wanted, held bool) {
 	}
 }
 
-// erase has the keeper delete the data, and then does what is last. An image that is restored from, or whose repository is away, waits.
+// erase has the keeper delete the data, and then does what is last. An image that is restored from, that a running backup may stand on (R6), or whose
+// repository is away, waits.
 func (d *decider) erase(reason, because string, last action) {
 	task := d.newestTask(eraseName)
 	switch {
@@ -144,6 +145,8 @@ func (d *decider) erase(reason, because string, last action) {
 		d.going(reason, "the keeper deletes the image: "+because) // the watch on tasks wakes it
 	case d.seen.restore != "":
 		d.lingers(reason, fmt.Sprintf("%s, once restore %s has ended", because, d.seen.restore))
+	case d.seen.backup != "":
+		d.lingers(reason, fmt.Sprintf("%s, once backup %s has ended, which may stand on it", because, d.seen.backup))
 	case d.obstacle() != nil:
 		d.lingers(reason, fmt.Sprintf("%s, but %s. To delete the object alone, set deletionPolicy to Retain", because, d.obstacle().Message))
 	case task != nil && !d.retryDue(task):

@@ -163,6 +163,7 @@ func TestDecide(t *testing.T) {
 		policy   *v1alpha1.BackupPolicy
 		tasks    []v1alpha1.AgentTask
 		restore  string
+		backup   string
 		away     bool // the repository
 		action   action
 		ready    metav1.ConditionStatus
@@ -191,6 +192,7 @@ func TestDecide(t *testing.T) {
 		"deleted with Delete: the keeper is asked":             {policy: forEver, edits: []edit{deletes, held, gone, deleting}, action: erase, ready: "False", reason: v1alpha1.ReasonDeleting},
 		"deleted with Delete: the data is gone":                {policy: forEver, edits: []edit{deletes, held, gone, deleting}, tasks: erasing(1, "ok", 0), action: letGo},
 		"deleted with Delete: the repository is away":          {policy: forEver, edits: []edit{deletes, held, gone}, away: true, ready: "True", waits: true},
+		"it has expired, and a backup may stand on it (R6)":    {policy: expire, backup: "b", ready: "True", reason: v1alpha1.ReasonPublished, waits: true},
 		"deleted with Delete: a restore reads it":              {policy: forEver, edits: []edit{deletes, held, gone}, restore: "r", ready: "True", waits: true},
 		"deleted with Delete: it is pinned":                    {policy: forEver, edits: []edit{deletes, held, gone, pinned}, ready: "False", reason: v1alpha1.ReasonRetained},
 		"an expired one with a finalizer goes too":             {policy: expire, edits: []edit{deletes, held, expiring}, tasks: erasing(1, "ok", 0), action: remove},
@@ -210,7 +212,7 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			image := newImage("c", 3, c.edits...)
-			seen := observation{policy: c.policy, series: series(image, newer), tasks: c.tasks, restore: c.restore, repository: readyRepository()}
+			seen := observation{policy: c.policy, series: series(image, newer), tasks: c.tasks, restore: c.restore, backup: c.backup, repository: readyRepository()}
 			if c.away {
 				seen.repository = nil
 			}

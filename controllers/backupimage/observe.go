@@ -23,6 +23,8 @@ type observation struct {
 	series []v1alpha1.BackupImage
 	// restore names one that reads the image, if any.
 	restore string
+	// backup names the owner of a backup of the same virtual machine that runs into the same repository, if any: it may stand on the image.
+	backup string
 	// tasks that were made for the image.
 	tasks []v1alpha1.AgentTask
 }
@@ -41,6 +43,9 @@ func (r *Reconciler) observe(ctx context.Context, image *v1alpha1.BackupImage, r
 	}
 	if seen.restore, err = restoreOf(ctx, image, reader, indexed); err != nil {
 		return seen, fmt.Errorf("list restores: %w", err)
+	}
+	if seen.backup, err = backupOf(ctx, image, reader, indexed); err != nil {
+		return seen, fmt.Errorf("list backups: %w", err)
 	}
 	tasks := &v1alpha1.AgentTaskList{}
 	options := []client.ListOption{client.InNamespace(r.keeper), client.MatchingLabels{v1alpha1.LabelJobUID: string(image.UID)}}
@@ -98,6 +103,27 @@ func restoreOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.R
 		restore := &restores.Items[i]
 		if !delegation.Terminal(restore.Status.RunStatus) && reads(restore, image.Name) {
 			return restore.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// backupOf looks on all hosts: the machine may have moved.
+func backupOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader, indexed bool) (string, error) {
+	id := image.Spec.VirtualMachine.ID
+	option := client.ListOption(client.MatchingLabels{v1alpha1.LabelVirtualMachineID: id})
+	if indexed {
+		option = index.TasksOn(id)
+	}
+	tasks := &v1alpha1.AgentTaskList{}
+	if err := reader.List(ctx, tasks, option); err != nil {
+		return "", err
+	}
+	for i := range tasks.Items {
+		task := &tasks.Items[i]
+		into := task.Spec.Repository
+		if task.Spec.Kind == v1alpha1.TaskBackup && !delegation.Finished(task) && into != nil && into.Name == image.Spec.RepositoryRef.Name {
+			return task.Spec.Owner.Name, nil
 		}
 	}
 	return "", nil

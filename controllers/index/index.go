@@ -16,6 +16,7 @@ import (
 // The indexes. Their names only need to be unique within a kind.
 const (
 	taskOwner        = "owner-uid"
+	taskMachine      = "virtual-machine-id"
 	taskCluster      = "cluster"
 	imageMachine     = "virtual-machine-id"
 	imageObject      = "virtual-machine"
@@ -39,6 +40,11 @@ func TasksOf(owner types.UID) client.ListOption {
 // TasksIn finds the AgentTasks that have shared volumes of the cluster with this label for themselves.
 func TasksIn(cluster string) client.ListOption {
 	return client.MatchingFields{taskCluster: cluster}
+}
+
+// TasksOn finds the AgentTasks that work on the virtual machine with this Hyper-V id, on whatever host.
+func TasksOn(virtualMachineID string) client.ListOption {
+	return client.MatchingFields{taskMachine: virtualMachineID}
 }
 
 // ImagesOf finds the BackupImages of the virtual machine with this Hyper-V id.

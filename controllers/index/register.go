@@ -17,6 +17,7 @@ func Register(ctx context.Context, indexer client.FieldIndexer) error {
 		keys   client.IndexerFunc
 	}{
 		{&v1alpha1.AgentTask{}, taskOwner, keys(func(t *v1alpha1.AgentTask) string { return t.Spec.Owner.UID })},
+		{&v1alpha1.AgentTask{}, taskMachine, keys(func(t *v1alpha1.AgentTask) string { return t.Labels[v1alpha1.LabelVirtualMachineID] })},
 		{&v1alpha1.AgentTask{}, taskCluster, keys(func(t *v1alpha1.AgentTask) string { return t.Labels[v1alpha1.LabelCluster] })},
 		{&v1alpha1.BackupImage{}, imageMachine, keys(func(i *v1alpha1.BackupImage) string { return i.Spec.VirtualMachine.ID })},
 		{&v1alpha1.BackupImage{}, imageObject, keys(func(i *v1alpha1.BackupImage) string { return i.Spec.VirtualMachine.ObjectName })},
