@@ -31,6 +31,13 @@ func (r *Repository) fresh(ctx context.Context) (*Repository, error) {
 
 var errFormatChanged = errors.New("the format of the repository was changed")
 
+// Unchanged says whether what is at the location is still the repository that was opened, with the same password and the same settings. It reads two
+// small blobs.
+func (r *Repository) Unchanged(ctx context.Context) bool {
+	found, err := formatBlobs(ctx, r.session.store)
+	return err == nil && bytes.Equal(found, r.session.format)
+}
+
 // formatBlobs are the blobs that a session reads once: the format with the encrypted key, and for how long blobs are locked.
 func formatBlobs(ctx context.Context, store *storage.Storage) ([]byte, error) {
 	var all []byte

@@ -22,7 +22,8 @@ func RunKeeper(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Keeper: true, Options: a.Image}
+	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Keeper: true, Options: a.Image, Kept: NewKept(a.clock)}
+	defer repositories.Kept.Close(context.WithoutCancel(ctx)) //nolint:errcheck // what they wrote is durable already
 	exclusive := NewExclusive(a.claim)
 	return a.run(ctx, map[v1alpha1.TaskKind]Handler{
 		v1alpha1.TaskProbe:       &probe{repositories: repositories, clock: a.claim.Clock},
@@ -43,11 +44,7 @@ func (p *probe) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repor
 	if err := report.Step(ctx, "Probe"); err != nil {
 		return err
 	}
-	repository, err := p.repositories.OpenOrCreate(ctx, task.Spec.Repository)
-	if err != nil {
-		return err
-	}
-	return closing(ctx, repository, func(repository *image.Repository) error {
+	return p.repositories.withAny(ctx, task.Spec.Repository, func(repository *image.Repository) error {
 		asked := task.Spec.Probe
 		if asked == nil {
 			asked = &v1alpha1.ProbeTask{}

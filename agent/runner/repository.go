@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,27 +24,34 @@ type Repositories struct {
 	// Keeper opens filesystem repositories at their keeper's path.
 	Keeper  bool
 	Options image.Options
+	// Kept has repositories open from task to task. Without it each task opens its own.
+	Kept *Kept
 }
 
 // Open opens the repository that a task expects. The caller closes it.
 func (r *Repositories) Open(ctx context.Context, ref *v1alpha1.TaskRepository) (*image.Repository, error) {
-	repository, err := r.open(ctx, ref, image.Open)
+	secret, err := r.credential(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	if found := repository.UniqueID(); ref.RepositoryID != "" && found != ref.RepositoryID {
-		err := fmt.Errorf("the location of repository %s holds another repository (%s) than it did (%s): bring the right one back", ref.Name, found, ref.RepositoryID)
-		return nil, errors.Join(stall("RepositoryReplaced", err), repository.Close(ctx))
+	repository, err := r.open(ctx, ref, secret, image.Open)
+	if err != nil {
+		return nil, err
+	}
+	if err := expected(repository, ref); err != nil {
+		return nil, errors.Join(err, repository.Close(ctx))
 	}
 	return repository, nil
 }
 
-// OpenOrCreate opens whatever repository is at the location of a task, and makes one when none was ever seen there.
-func (r *Repositories) OpenOrCreate(ctx context.Context, ref *v1alpha1.TaskRepository) (*image.Repository, error) {
-	if ref.RepositoryID != "" {
-		return r.open(ctx, ref, image.Open)
+// expected is an error when a repository is not the one that a task expects.
+func expected(repository *image.Repository, ref *v1alpha1.TaskRepository) error {
+	found := repository.UniqueID()
+	if ref.RepositoryID == "" || found == ref.RepositoryID {
+		return nil
 	}
-	return r.open(ctx, ref, image.OpenOrCreate)
+	return stall("RepositoryReplaced", fmt.Errorf(
+		"the location of repository %s holds another repository (%s) than it did (%s): bring the right one back", ref.Name, found, ref.RepositoryID))
 }
 
 // limit takes over what a task says about the host's bandwidth. It counts for whatever the agent sends: the newest task knows best.
@@ -61,7 +69,7 @@ func (r *Repositories) limit(ref *v1alpha1.TaskRepository) error {
 
 type opener func(context.Context, image.Location, string, image.Options) (*image.Repository, error)
 
-func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, open opener) (*image.Repository, error) {
+func (r *Repositories) credential(ctx context.Context, ref *v1alpha1.TaskRepository) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
 	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: ref.SecretName}, secret); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -69,6 +77,10 @@ func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, o
 		}
 		return nil, fmt.Errorf("read the credential of repository %s: %w", ref.Name, err)
 	}
+	return secret, nil
+}
+
+func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, secret *corev1.Secret, open opener) (*image.Repository, error) {
 	password := string(secret.Data[v1alpha1.SecretKeyPassword])
 	if password == "" {
 		return nil, stall(v1alpha1.ReasonSecretIncomplete, fmt.Errorf("the Secret of repository %s has no key %q", ref.Name, v1alpha1.SecretKeyPassword))
@@ -114,17 +126,44 @@ func (r *Repositories) location(at v1alpha1.RepositoryLocation, secret *corev1.S
 // plainText is the transport without TLS.
 const plainText = "PlainText"
 
-// with opens a repository for the length of one call.
-func (r *Repositories) with(ctx context.Context, ref *v1alpha1.TaskRepository, use func(*image.Repository) error) (err error) {
-	repository, err := r.Open(ctx, ref)
+// with gives a call the repository that a task expects.
+func (r *Repositories) with(ctx context.Context, ref *v1alpha1.TaskRepository, use func(*image.Repository) error) error {
+	return r.use(ctx, ref, image.Open, func(repository *image.Repository) error {
+		if err := expected(repository, ref); err != nil {
+			return err
+		}
+		return use(repository)
+	})
+}
+
+// withAny gives a call whatever repository is at the location of a task, and makes one when none was ever seen there.
+func (r *Repositories) withAny(ctx context.Context, ref *v1alpha1.TaskRepository, use func(*image.Repository) error) error {
+	open := image.Open
+	if ref.RepositoryID == "" {
+		open = image.OpenOrCreate
+	}
+	return r.use(ctx, ref, open, use)
+}
+
+func (r *Repositories) use(ctx context.Context, ref *v1alpha1.TaskRepository, open opener, use func(*image.Repository) error) (err error) {
+	secret, err := r.credential(ctx, ref)
 	if err != nil {
 		return err
 	}
-	return closing(ctx, repository, use)
-}
-
-// closing gives a repository back after one call.
-func closing(ctx context.Context, repository *image.Repository, use func(*image.Repository) error) (err error) {
+	opened := func() (*image.Repository, error) { return r.open(ctx, ref, secret, open) }
+	if r.Kept != nil {
+		return r.Kept.Use(ctx, ref.Name, accessOf(ref, secret), opened, use)
+	}
+	repository, err := opened()
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, repository.Close(context.WithoutCancel(ctx))) }()
 	return use(repository)
+}
+
+// accessOf changes with the credential and with the location.
+func accessOf(ref *v1alpha1.TaskRepository, secret *corev1.Secret) string {
+	where, _ := json.Marshal(ref.Location) //nolint:errchkjson // it came as JSON
+	return string(secret.UID) + "/" + secret.ResourceVersion + "/" + string(where)
 }
