@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"regexp"
@@ -134,7 +135,7 @@ func TestAnAgentsKeyDestroysNoImage(t *testing.T) {
 	r := create(t, s.at(s.agent), image.Options{AppendOnly: true})
 	for id, want := range s.want {
 		mustRestore(t, r, id, "d0", want)
-		if _, err := r.Confirm(t.Context(), id); err != nil {
+		if _, err := r.Confirm(t.Context(), id, spec(id).VM.ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -154,4 +155,49 @@ func (k *stockKopia) try(limit time.Duration, args ...string) (string, error) {
 	cmd.Env = k.env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// TestMatchRefusesWhatWasPutThereUnderTheSameID: whoever has the password can publish an image of any id.
+func TestMatchRefusesWhatWasPutThereUnderTheSameID(t *testing.T) {
+	const victim, other = "4f3c1e0a-0000-4000-8000-000000000001", "4f3c1e0a-0000-4000-8000-000000000666"
+	publish := func(r *image.Repository, vmID, id string, content []byte) image.Manifest {
+		s := spec(id)
+		s.VM.ID = vmID
+		w, err := r.Begin(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close(t.Context())
+		if _, err := w.AddDisk(t.Context(), disk("d0"), allocated(content), nil); err != nil {
+			t.Fatal(err)
+		}
+		m, err := w.Publish(t.Context(), open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	r := create(t, directory(t), image.Options{})
+	publish(r, other, "both", random(1, mib)) // it is older, too
+	sound := publish(r, victim, "both", random(2, mib))
+	publish(r, other, "gone", random(1, mib))
+	cases := map[string]struct {
+		id, vmID, digest string
+		want             error
+	}{
+		"the recorded one, beside another":           {"both", victim, sound.Digest, nil},
+		"the recorded one, without its digest":       {"both", victim, "", nil},
+		"another one in its place":                   {"both", victim, strings.Repeat("0", 64), image.ErrImageMismatch},
+		"another machine's while its own is missing": {"gone", victim, "", image.ErrImageMismatch},
+		"none":                   {"none", victim, "", image.ErrImageNotFound},
+		"no machine is asked of": {"both", "", "", image.ErrImageNotFound},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			img, err := r.Match(t.Context(), c.id, c.vmID, c.digest)
+			if !errors.Is(err, c.want) || err == nil && img.Manifest().Digest != sound.Digest {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
 }

@@ -98,6 +98,26 @@ func (r *Repository) Image(ctx context.Context, id string) (*Image, error) {
 	return r.one(ctx, ImageFilter{ID: id}, id)
 }
 
+// Match opens a published image that was recorded elsewhere, by its id, its VM and, unless that is empty, its digest: an id alone can be
+// given to an image of any VM by whoever adds images. ErrImageNotFound, ErrDamaged, and ErrImageMismatch when there is only another one.
+func (r *Repository) Match(ctx context.Context, id, vmID, digest string) (*Image, error) {
+	if id == "" || vmID == "" {
+		return nil, fmt.Errorf("open image: %w", ErrImageNotFound)
+	}
+	img, err := r.one(ctx, ImageFilter{ID: id, VMID: vmID}, id)
+	if errors.Is(err, ErrImageNotFound) {
+		others, listErr := r.Images(ctx, ImageFilter{ID: id})
+		if listErr == nil && len(others) > 0 {
+			err = fmt.Errorf("open image %s of VM %s: %w: it is of VM %s", id, vmID, ErrImageMismatch, others[0].VMID)
+		}
+		return nil, err
+	}
+	if err == nil && digest != "" && img.manifest.Digest != digest {
+		return nil, fmt.Errorf("open image %s of VM %s: %w: its digest is %s, not %s", id, vmID, ErrImageMismatch, img.manifest.Digest, digest)
+	}
+	return img, err
+}
+
 // Find opens the image that a task has published. ErrImageNotFound when it has published none.
 func (r *Repository) Find(ctx context.Context, taskUID string) (*Image, error) {
 	if taskUID == "" {

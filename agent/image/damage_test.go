@@ -43,7 +43,7 @@ func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
 	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
 		t.Errorf("truncated: %+v, %v", v, err)
 	}
-	if _, err := r.Confirm(ctx, "sound"); !errors.Is(err, image.ErrDamaged) {
+	if _, err := r.Confirm(ctx, "sound", spec("sound").VM.ID); !errors.Is(err, image.ErrDamaged) {
 		t.Errorf("truncated: %v", err)
 	}
 	if err := os.Remove(pack); err != nil {
@@ -52,7 +52,7 @@ func TestVerifyNamesWhatIsDamaged(t *testing.T) { // I10
 	if v, err = r.Verify(ctx, "sound", nil); err != nil || v.Disks[0].Damaged.Bytes() != 3*mib {
 		t.Errorf("removed: %+v, %v", v, err)
 	}
-	if _, err := r.Confirm(ctx, "sound"); !errors.Is(err, image.ErrDamaged) {
+	if _, err := r.Confirm(ctx, "sound", spec("sound").VM.ID); !errors.Is(err, image.ErrDamaged) {
 		t.Errorf("removed: %v", err)
 	}
 	if _, err := r.Verify(ctx, "none", nil); !errors.Is(err, image.ErrImageNotFound) {

@@ -25,6 +25,8 @@ var (
 // What can be wrong with an image.
 var (
 	ErrImageNotFound = errors.New("the repository has no such image")
+	// ErrImageMismatch means that the repository has an image of that id, and that it is not the one that was recorded.
+	ErrImageMismatch = errors.New("the image in the repository is not the one that was recorded")
 	ErrDiskNotFound  = errors.New("the image has no such disk")
 	ErrFileNotFound  = errors.New("the image has no such file")
 	// ErrLocked means that an image cannot be deleted yet.

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Confirm reads the manifest of an image through a session of its own, with nothing cached, and checks that every part of the image is
-// there. It reads lists, not data: Verify reads everything.
-func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, error) {
-	if refs, err := r.Images(ctx, ImageFilter{ID: imageID}); err != nil || len(refs) == 0 {
+// Confirm reads the manifest of an image of a VM through a session of its own, with nothing cached, and checks that every part of the image
+// is there. It reads lists, not data: Verify reads everything.
+func (r *Repository) Confirm(ctx context.Context, imageID, vmID string) (Manifest, error) {
+	if refs, err := r.Images(ctx, ImageFilter{ID: imageID, VMID: vmID}); err != nil || len(refs) == 0 {
 		if err == nil {
 			err = ErrImageNotFound
 		}
@@ -27,7 +27,7 @@ func (r *Repository) Confirm(ctx context.Context, imageID string) (Manifest, err
 		return Manifest{}, fmt.Errorf("confirm image %s: %w", imageID, err)
 	}
 	defer fresh.Close(ctx) //nolint:errcheck // it was only read
-	img, err := fresh.Image(ctx, imageID)
+	img, err := fresh.Match(ctx, imageID, vmID, "")
 	if err != nil {
 		return Manifest{}, err
 	}

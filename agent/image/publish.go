@@ -23,13 +23,13 @@ import (
 // that lost its claim finds out there. When the task has published the image before, that image is checked and returned, and gate is not
 // called. ErrBaseUnusable means that a base was deleted meanwhile and took data with it: the image has to be written again.
 func (w *Writer) Publish(ctx context.Context, gate func(context.Context) error) (Manifest, error) {
-	published, err := w.repo.Confirm(ctx, w.spec.ID)
+	published, err := w.repo.Confirm(ctx, w.spec.ID, w.spec.VM.ID)
 	if !errors.Is(err, ErrImageNotFound) {
 		return published, err
 	}
 	m, err := w.publish(ctx, gate)
 	if errors.Is(err, blob.ErrBlobAlreadyExists) { // another run of the task was faster; its image is the one that counts
-		return w.repo.Confirm(ctx, w.spec.ID)
+		return w.repo.Confirm(ctx, w.spec.ID, w.spec.VM.ID)
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("publish image %s: %w", w.spec.ID, err)

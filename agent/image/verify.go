@@ -44,29 +44,34 @@ func (v Verification) Sound() bool {
 	return len(v.DamagedFiles) == 0
 }
 
-// Verify reads and checks every byte of an image. Damage is part of the result; an error means that the check could not be made, because
-// the image does not exist, its manifest is damaged, or the storage fails. progress counts over all disks and may be nil.
+// Verify is Image.Verify of the image with an id. ErrImageNotFound, ErrDamaged when its manifest is.
 func (r *Repository) Verify(ctx context.Context, imageID string, progress *Progress) (Verification, error) {
-	if progress == nil {
-		progress = &Progress{}
-	}
 	img, err := r.Image(ctx, imageID)
 	if err != nil {
 		return Verification{}, err
 	}
-	v := Verification{ImageID: imageID, Digest: img.manifest.Digest}
-	for _, f := range img.manifest.Files {
-		err := img.verifyFile(ctx, f.Name)
+	return img.Verify(ctx, progress)
+}
+
+// Verify reads and checks every byte of the image. Damage is part of the result; an error means that the check could not be made, because
+// the storage fails. progress counts over all disks and may be nil.
+func (i *Image) Verify(ctx context.Context, progress *Progress) (Verification, error) {
+	if progress == nil {
+		progress = &Progress{}
+	}
+	v := Verification{ImageID: i.manifest.ID, Digest: i.manifest.Digest}
+	for _, f := range i.manifest.Files {
+		err := i.verifyFile(ctx, f.Name)
 		if errors.Is(err, ErrDamaged) {
 			v.DamagedFiles = append(v.DamagedFiles, f.Name)
 		} else if err != nil {
-			return v, fmt.Errorf("verify image %s: %w", imageID, err)
+			return v, fmt.Errorf("verify image %s: %w", v.ImageID, err)
 		}
 	}
-	for _, d := range img.manifest.Disks {
-		checked, err := img.verifyDisk(ctx, d, progress)
+	for _, d := range i.manifest.Disks {
+		checked, err := i.verifyDisk(ctx, d, progress)
 		if err != nil {
-			return v, fmt.Errorf("verify image %s: %w", imageID, err)
+			return v, fmt.Errorf("verify image %s: %w", v.ImageID, err)
 		}
 		v.Disks = append(v.Disks, checked)
 	}

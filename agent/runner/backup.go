@@ -146,7 +146,7 @@ func (r *backupRun) open(ctx context.Context) error {
 	if r.repository, err = r.repositories.Open(ctx, r.task.Spec.Repository); err != nil {
 		return err
 	}
-	manifest, err := r.repository.Confirm(ctx, r.spec.ImageID)
+	manifest, err := r.repository.Confirm(ctx, r.spec.ImageID, r.spec.VirtualMachine.ID)
 	if errors.Is(err, image.ErrImageNotFound) {
 		return nil
 	}

@@ -82,6 +82,7 @@ var known = []struct {
 	{image.ErrFull, v1alpha1.ReasonRepositoryFull, v1alpha1.FailureRetry, "free space at the repository, or let images expire sooner"},
 	{image.ErrUnreachable, v1alpha1.ReasonRepositoryUnreachable, v1alpha1.FailureRetry, "check the network and that the location is mounted"},
 	{image.ErrImageNotFound, v1alpha1.ReasonImageNotFound, v1alpha1.FailureStall, "the image is not in the repository any more; choose another one"},
+	{image.ErrImageMismatch, v1alpha1.ReasonImageMismatch, v1alpha1.FailureStall, "somebody has put it there under the same id: find out who has the repository's password, and choose another image"},
 	{image.ErrDamaged, v1alpha1.ReasonDamaged, v1alpha1.FailureStall, "verify the image, and choose another one"},
 }
 

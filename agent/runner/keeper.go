@@ -121,15 +121,15 @@ func (v *verify) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Repo
 		return err
 	}
 	return v.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
-		id := task.Spec.Image.ImageID
-		found, err := repository.Image(ctx, id)
+		wanted := task.Spec.Image
+		found, err := repository.Match(ctx, wanted.ImageID, wanted.VirtualMachineID, wanted.Digest)
 		if err != nil {
 			return err
 		}
 		var counted image.Progress
 		total := found.Manifest().ProtectedBytes()
 		stop := report.Progress(ctx, func() (int64, int64, int64) { return total, counted.Processed.Load(), 0 })
-		result, err := repository.Verify(ctx, id, &counted)
+		result, err := found.Verify(ctx, &counted)
 		stop()
 		if err != nil {
 			return err

@@ -122,7 +122,7 @@ func (r *restoreRun) all(ctx context.Context) error {
 // open reads what the image says of itself and of the virtual machine.
 func (r *restoreRun) open(ctx context.Context) error {
 	var err error
-	if r.image, err = r.repository.Image(ctx, r.spec.ImageID); err != nil {
+	if r.image, err = r.repository.Match(ctx, r.spec.ImageID, r.spec.VirtualMachineID, r.spec.Digest); err != nil {
 		return err
 	}
 	file, err := r.image.File(ctx, definitionFile)

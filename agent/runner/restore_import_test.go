@@ -91,6 +91,19 @@ func TestRestoreThroughHyperV(t *testing.T) {
 			t.Errorf("defined anew: %+v", vm)
 		}
 	})
+	t.Run("not at all when the image is not the recorded one", func(t *testing.T) {
+		for name, forge := range map[string]func(*v1alpha1.RestoreTask){
+			"digest": func(s *v1alpha1.RestoreTask) {
+				s.VirtualMachineID, s.Digest = r.images["first"].VirtualMachineID, strings.Repeat("0", 64)
+			},
+			"machine": func(s *v1alpha1.RestoreTask) { s.VirtualMachineID = "4f3c1e0a-0000-4000-8000-000000000666" },
+		} {
+			failure := r.restore("forged-"+name, "first", forge).Status.Failure
+			if failure == nil || failure.Reason != v1alpha1.ReasonImageMismatch || failure.Action != v1alpha1.FailureStall {
+				t.Errorf("the failure is %+v", failure)
+			}
+		}
+	})
 	t.Run("failed and taken back", func(t *testing.T) {
 		r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xDEAD"})
 		r.host.Faults().FailNext(emulator.Fault{Method: "DefineSystem", JobError: 32768, Message: "0xBEEF"})

@@ -16,6 +16,7 @@ import (
 // says the same as the one that published it.
 func summaryOf(manifest image.Manifest) v1alpha1.ImageSummary {
 	summary := v1alpha1.ImageSummary{
+		Digest:         manifest.Digest,
 		SnapshotTime:   metav1.NewTime(manifest.TakenAt),
 		Type:           v1alpha1.ImageFull,
 		Consistency:    v1alpha1.AchievedConsistency(manifest.Consistency),

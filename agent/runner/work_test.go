@@ -41,6 +41,7 @@ type rig struct {
 	dir    string // of the host
 	host   *emulator.Host
 	logic  *hyperv.Host
+	images map[string]v1alpha1.ImageTask // what the backups of the test published, by id
 }
 
 func newRig(t *testing.T) *rig {
@@ -93,7 +94,7 @@ func newRigOn(t *testing.T, hostYAML string, before func(*rig, *Journal)) *rig {
 // newHostOnly has a host with its virtual machine, and neither agents nor an API server.
 func newHostOnly(t *testing.T, hostYAML string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir()}
+	r := &rig{t: t, dir: t.TempDir(), images: map[string]v1alpha1.ImageTask{}}
 	r.makeMachine("crm")
 	if err := os.WriteFile(filepath.Join(r.dir, "host.yaml"), []byte(hostYAML), 0o644); err != nil {
 		t.Fatal(err)
@@ -175,6 +176,13 @@ func (r *rig) do(namespace, name string, spec v1alpha1.AgentTaskSpec) *v1alpha1.
 			Location: v1alpha1.RepositoryLocation{Filesystem: &v1alpha1.FilesystemLocation{Path: filepath.Join(r.dir, "..", "repository")}},
 		}
 	}
+	if asked := spec.Restore; asked != nil && asked.VirtualMachineID == "" { // as the manager recorded it
+		recorded := r.images[asked.ImageID]
+		asked.VirtualMachineID, asked.Digest = recorded.VirtualMachineID, recorded.Digest
+	}
+	if asked := spec.Image; asked != nil && asked.VirtualMachineID == "" {
+		*asked = r.images[asked.ImageID]
+	}
 	task := &v1alpha1.AgentTask{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
 	r.create(task)
 	limit := time.Now().Add(time.Minute)
@@ -201,7 +209,11 @@ func (r *rig) backup(name string, change ...func(*v1alpha1.BackupTask)) *v1alpha
 	for _, c := range change {
 		c(spec)
 	}
-	return r.do(v1alpha1.AgentNamespace(hostName), name, v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskBackup, Backup: spec})
+	task := r.do(v1alpha1.AgentNamespace(hostName), name, v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskBackup, Backup: spec})
+	if published := task.Status.Image; published != nil {
+		r.images[name] = v1alpha1.ImageTask{ImageID: name, VirtualMachineID: spec.VirtualMachine.ID, Digest: published.Digest}
+	}
+	return task
 }
 
 func (r *rig) machine(name string) hyperv.VM {

@@ -193,6 +193,15 @@ type RestoreTask struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	ImageID string `json:"imageID,omitempty"`
+	// virtualMachineID that the image was taken of, as it was recorded when the image was published.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	VirtualMachineID string `json:"virtualMachineID,omitempty"`
+	// digest of the image's manifest, as it was recorded when the image was published. Another image is refused.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest,omitempty"`
 	// overwrite says whether the original is replaced.
 	// +required
 	Overwrite Overwrite `json:"overwrite,omitempty"`
@@ -251,6 +260,15 @@ type ImageTask struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	ImageID string `json:"imageID,omitempty"`
+	// virtualMachineID that the image was taken of, as it was recorded when the image was published.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	VirtualMachineID string `json:"virtualMachineID,omitempty"`
+	// digest of the image's manifest, as it was recorded when the image was published. Another image is refused.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest,omitempty"`
 }
 
 // MaintainMode says how thorough maintenance is.

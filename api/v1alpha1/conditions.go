@@ -30,6 +30,7 @@ const (
 	ReasonVirtualMachineBusy   = "VirtualMachineBusy"
 	ReasonSharedVolumeBusy     = "SharedVolumeBusy"
 	ReasonImageNotFound        = "ImageNotFound"
+	ReasonImageMismatch        = "ImageMismatch"
 )
 
 // Labels on objects that the manager makes. Children never inherit labels or annotations of their parents.

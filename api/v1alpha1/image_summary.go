@@ -55,6 +55,10 @@ const (
 
 // ImageSummary is what one backup achieved: the same facts on the task, the job and the image.
 type ImageSummary struct {
+	// digest is the SHA-256 of the image's manifest, in hexadecimal, as the agent that published it told: the manifest names all content by its hash.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest,omitempty"`
 	// snapshotTime is the moment that the disks were frozen, by the host's clock.
 	// +required
 	SnapshotTime metav1.Time `json:"snapshotTime,omitzero"`

@@ -136,6 +136,8 @@ func (r *Reconciler) newTask(image *v1alpha1.BackupImage, repository *v1alpha1.B
 	task := delegation.NewTask(delegation.OwnerOf(Kind, image), next.kind(), next.attempt, r.keeper, next.deadline)
 	task.Name = next.taskName
 	delegation.SetRepository(task, repository)
-	task.Spec.Image = &v1alpha1.ImageTask{ImageID: image.Spec.ImageID}
+	task.Spec.Image = &v1alpha1.ImageTask{
+		ImageID: image.Spec.ImageID, VirtualMachineID: image.Spec.VirtualMachine.ID, Digest: image.Spec.Summary.Digest,
+	}
 	return task
 }

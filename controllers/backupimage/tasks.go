@@ -2,6 +2,7 @@ package backupimage
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -94,7 +95,7 @@ func (d *decider) answer(task *v1alpha1.AgentTask) {
 
 // isDamage tells damage from a verification that could not be done.
 func isDamage(failure v1alpha1.Failure) bool {
-	return failure.Reason == v1alpha1.ReasonDamaged || failure.Reason == v1alpha1.ReasonImageNotFound
+	return slices.Contains([]string{v1alpha1.ReasonDamaged, v1alpha1.ReasonImageNotFound, v1alpha1.ReasonImageMismatch}, failure.Reason)
 }
 
 func (d *decider) retryDue(task *v1alpha1.AgentTask) bool { return !d.now.Before(retryTime(task)) }

@@ -17,10 +17,13 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 	image := choose(job, seen.candidates)
 	payload := &v1alpha1.RestoreTask{
 		ImageID:   image.Spec.ImageID,
+		Digest:    image.Spec.Summary.Digest,
 		Overwrite: job.Spec.Overwrite,
 		Switches:  job.Spec.Switches,
 		PowerOn:   job.Spec.PowerOn,
 		RestoreID: string(job.UID),
+
+		VirtualMachineID: image.Spec.VirtualMachine.ID,
 	}
 	machineID := ""
 	if job.Spec.Overwrite == v1alpha1.OverwriteReplace {

@@ -4,6 +4,7 @@ package stage
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,6 +161,7 @@ func (w World) Image(t *testing.T, machine *v1alpha1.VirtualMachine, name string
 // Summary is that of an image of two disks.
 func Summary(taken time.Time) *v1alpha1.ImageSummary {
 	return &v1alpha1.ImageSummary{
+		Digest:       strings.Repeat("ab", 32),
 		SnapshotTime: metav1.NewTime(taken.Truncate(time.Second)), Type: v1alpha1.ImageFull, Consistency: v1alpha1.ConsistencyApplication,
 		Method: v1alpha1.MethodWMI, ProtectedBytes: 40 << 30, StoredBytes: 1 << 30,
 		Disks: []v1alpha1.DiskSummary{
