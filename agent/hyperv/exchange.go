@@ -243,15 +243,17 @@ func (h *Host) copyFile(ctx context.Context, from, to string) error {
 }
 
 // RollBackExchange takes the new VM of a task away and puts the old one back, off, as far as Exchange came; one that somebody else removed before stays gone.
-// The new disk files stay. Called again it completes what is missing. It cannot follow FinishExchange. ErrVMState when the new VM runs already.
-func (h *Host) RollBackExchange(ctx context.Context, x Exchange, tag string) error {
-	if err := h.rollBackExchange(ctx, x, tag); err != nil {
-		return fmt.Errorf("put %s back, whose configuration files are in %s: %w", x.VMID, x.Aside.Folder, err)
+// The new disk files stay. Called again it completes what is missing. It cannot follow FinishExchange. The warnings say what the old VM does not have any more.
+// ErrVMState when the new VM runs already.
+func (h *Host) RollBackExchange(ctx context.Context, x Exchange, tag string) ([]string, error) {
+	warnings, err := h.rollBackExchange(ctx, x, tag)
+	if err != nil {
+		err = fmt.Errorf("put %s back, whose configuration files are in %s: %w", x.VMID, x.Aside.Folder, err)
 	}
-	return nil
+	return warnings, err
 }
 
-func (h *Host) rollBackExchange(ctx context.Context, x Exchange, tag string) error {
+func (h *Host) rollBackExchange(ctx context.Context, x Exchange, tag string) ([]string, error) {
 	back := x.Aside.target(tag)
 	err := h.RemoveImport(ctx, x.Import, tag)
 	if err == nil {
@@ -261,29 +263,29 @@ func (h *Host) rollBackExchange(ctx context.Context, x Exchange, tag string) err
 		err = h.noneRuns(ctx, jobTypeDestroy) // it could be about to go
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	settings, err := h.activeSettings(ctx, x.VMID)
 	halfway, err := isMarked(settings, err, back.Tag)
 	if err == nil && !halfway { // it never went, or is back
-		return h.RemoveImport(ctx, x.Aside.Import, back.Tag)
+		return nil, h.RemoveImport(ctx, x.Aside.Import, back.Tag)
 	}
 	if errors.Is(err, ErrVMNotFound) {
 		if err = h.wasAside(ctx, x); errors.Is(err, ErrVMNotFound) {
-			return nil // it did not give way, so there is nothing to put back
+			return nil, nil // it did not give way, so there is nothing to put back
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	put, err := h.ImportVM(ctx, x.Aside.Import, back)
 	if err != nil {
-		return err
+		return put.Warnings, err
 	}
 	_, err = h.callService(ctx, managementService, "ModifySystemSettings", wmi.Params{"SystemSettings": wmi.Object{
 		Class: classSettings, Path: put.VM.settingsPath, Properties: map[string]any{"Notes": x.Aside.Notes},
 	}})
-	return err
+	return put.Warnings, err
 }
 
 // FinishExchange deletes the old disks, with what tracked their changes, and the copied configuration files. What is gone already is no error. ErrDiskMismatch as

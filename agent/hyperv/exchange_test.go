@@ -82,7 +82,7 @@ func TestExchangeIsTakenBackFromEveryCrash(t *testing.T) {
 		done = err == nil
 		l.wire.mend()
 		for range 2 {
-			_, err = patient(l, func() (any, error) { return nil, l.RollBackExchange(t.Context(), x, target.Tag) })
+			_, err = patient(l, func() (any, error) { return l.RollBackExchange(t.Context(), x, target.Tag) })
 			l.Expect(err).NotTo(HaveOccurred(), "after call %d", n)
 		}
 		l.expectBack(before, guestState)
@@ -102,7 +102,10 @@ func TestRollBackExchangeSurvivesEveryCrash(t *testing.T) {
 			_, err := l.Exchange(t.Context(), x, target)
 			l.Expect(err).NotTo(HaveOccurred())
 		},
-		operation: func(l *lab) error { return l.RollBackExchange(t.Context(), x, "task-9") },
+		operation: func(l *lab) error {
+			_, err := l.RollBackExchange(t.Context(), x, "task-9")
+			return err
+		},
 		check: func(l *lab) {
 			l.expectBack(before, guestState)
 			l.Expect(l.DropAside(t.Context(), x)).To(Succeed())
@@ -124,7 +127,7 @@ func TestExchangePutsBackWhatTheVMHasSetMeanwhile(t *testing.T) {
 	before := l.vm(crmID)
 	_, err = l.Exchange(t.Context(), x, target)
 	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
+	l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(BeEmpty())
 	l.expectBack(before, "set since")
 }
 
@@ -168,7 +171,7 @@ func TestExchangeIsRefused(t *testing.T) {
 		l.Expect(os.Remove(filepath.Join(l.dir, "crm", "data-restored.vhdx"))).To(Succeed())
 		_, err := l.Exchange(t.Context(), x, target)
 		l.Expect(err).To(MatchError(hyperv.ErrImportRefused))
-		l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
+		l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(BeEmpty())
 		l.expectBack(before, guestState)
 	})
 	t.Run("when somebody removed the VM since: nothing is imported, and nothing put back", func(t *testing.T) {
@@ -178,7 +181,7 @@ func TestExchangeIsRefused(t *testing.T) {
 		_, err := l.Exchange(t.Context(), x, target)
 		l.Expect(err).To(MatchError(hyperv.ErrVMNotFound))
 		for range 2 {
-			l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(Succeed())
+			l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(BeEmpty())
 		}
 		l.Expect(l.called("ImportSystemDefinition")).To(BeZero())
 	})
@@ -205,6 +208,7 @@ func TestExchangeIsRefused(t *testing.T) {
 		_, err := l.Exchange(t.Context(), x, target)
 		l.Expect(err).NotTo(HaveOccurred())
 		l.Expect(l.Start(t.Context(), crmID)).To(Succeed())
-		l.Expect(l.RollBackExchange(t.Context(), x, target.Tag)).To(MatchError(hyperv.ErrVMState))
+		_, err = l.RollBackExchange(t.Context(), x, target.Tag)
+		l.Expect(err).To(MatchError(hyperv.ErrVMState))
 	})
 }

@@ -246,6 +246,40 @@ func TestImportedVMIsFitted(t *testing.T) {
 		l.Expect(imported.VM.Networks).To(Equal([]hyperv.NetworkAdapter{{Name: "Network Adapter", Address: "00155D010203", Static: true, Switch: "LAN"}}))
 		l.Expect(imported.Warnings).To(BeEmpty())
 	})
+	keeping := func(l *lab) hyperv.RestoreTarget {
+		target := l.target("SCSI-0-0", "SCSI-0-1")
+		target.KeepNetworks = true
+		return target
+	}
+	t.Run("to a switch that was renamed since", func(t *testing.T) {
+		files := oneVM()
+		files["host.yaml"] = "jobMillis: 1\nswitches: [DMZ, Production]\nrenamedSwitches: {Production: LAN}\n"
+		l := newLab(t, files)
+		imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), keeping(l))
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(imported.VM.Networks).To(ConsistOf(HaveField("Switch", "Production")))
+		l.Expect(imported.Warnings).To(BeEmpty())
+	})
+	t.Run("without a switch that is missing, with a warning", func(t *testing.T) {
+		files := oneVM()
+		files["host.yaml"] = "jobMillis: 1\nswitches: [DMZ]\n"
+		l := newLab(t, files)
+		imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), keeping(l))
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(imported.VM.Networks).To(ConsistOf(HaveField("Switch", "")))
+		l.Expect(imported.Warnings).To(ConsistOf(ContainSubstring(`no virtual switch "LAN"`)))
+	})
+	t.Run("without the DVD images that the host does not have", func(t *testing.T) {
+		l := newLab(t, oneVM().with("networkAdapters:", "dvdDrives:\n- {controller: \"SCSI 0:5\", image: 'D:\\VMs\\gone.iso'}\n- {controller: \"SCSI 0:6\", image: 'D:\\VMs\\tools.iso'}\n"+
+			"- {controller: \"SCSI 0:7\", image: '\\\\library\\isos\\setup.iso'}\nnetworkAdapters:"))
+		l.writeFile("tools.iso", "x")
+		imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), l.target("SCSI-0-0", "SCSI-0-1"))
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(imported.Warnings).To(ConsistOf(ContainSubstring(`D:\VMs\gone.iso`), ContainSubstring(`setup.iso`)))
+		left, err := l.foreignSession().Query(t.Context(), "SELECT * FROM Msvm_StorageAllocationSettingData WHERE ResourceSubType='Microsoft:Hyper-V:Virtual CD/DVD Disk'")
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(left).To(HaveLen(3+1), "the original's, and the one that is there")
+	})
 	t.Run("without the checkpoints of its user", func(t *testing.T) {
 		l := newLab(t, oneVM())
 		l.snapshot(2)

@@ -1,8 +1,10 @@
 package hyperv
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -20,12 +22,16 @@ const (
 // networkPlan says which switch each network adapter gets.
 type networkPlan struct {
 	target   RestoreTarget
-	switches map[string]string // paths of the host's switches by their names
+	switches []virtualSwitch // of the host
 	warnings []string
 }
 
+// virtualSwitch is a switch that the host has, or that an adapter was connected to. A switch keeps its id, in upper case, when it is renamed; one of the same
+// name on another host has another.
+type virtualSwitch struct{ id, name, path string }
+
 func (h *Host) networkPlan(ctx context.Context, t RestoreTarget) (*networkPlan, error) {
-	p := &networkPlan{target: t, switches: map[string]string{}}
+	p := &networkPlan{target: t}
 	found, err := h.virt.Query(ctx, "SELECT * FROM Msvm_VirtualEthernetSwitch")
 	if err != nil {
 		return nil, fmt.Errorf("list the virtual switches: %w", err)
@@ -35,25 +41,41 @@ func (h *Host) networkPlan(ctx context.Context, t RestoreTarget) (*networkPlan, 
 		if err != nil {
 			return nil, err
 		}
-		p.switches[name] = s.Path
+		p.switches = append(p.switches, virtualSwitch{referenced(s.Path, "Name"), name, s.Path})
 	}
 	return p, nil
 }
 
-// wanted is the path of the switch for an adapter that was connected to the switch of a name, "" for none.
-func (p *networkPlan) wanted(adapter, before string) string {
-	if before == "" {
+// find finds a switch of the host by its id, and only if it has none of that by its name.
+func (p *networkPlan) find(wanted virtualSwitch) (virtualSwitch, bool) {
+	for _, same := range []func(virtualSwitch) bool{
+		func(s virtualSwitch) bool { return wanted.id != "" && s.id == wanted.id },
+		func(s virtualSwitch) bool { return wanted.name != "" && s.name == wanted.name },
+	} {
+		if i := slices.IndexFunc(p.switches, same); i >= 0 {
+			return p.switches[i], true
+		}
+	}
+	return virtualSwitch{}, false
+}
+
+// wanted is the path of the switch for an adapter that was connected to a switch, "" for none.
+func (p *networkPlan) wanted(adapter string, before virtualSwitch) string {
+	wanted := virtualSwitch{}
+	if p.target.KeepNetworks {
+		wanted = before
+	}
+	if name, mapped := p.target.Switches[before.name]; mapped && before.name != "" {
+		wanted = virtualSwitch{name: name}
+	}
+	if wanted == (virtualSwitch{}) {
 		return ""
 	}
-	name, mapped := p.target.Switches[before]
-	if !mapped && p.target.KeepNetworks {
-		name = before
+	found, exists := p.find(wanted)
+	if !exists {
+		p.warnings = append(p.warnings, fmt.Sprintf("Network adapter %q is not connected: the host has no virtual switch %q.", adapter, cmp.Or(wanted.name, wanted.id)))
 	}
-	path, exists := p.switches[name]
-	if name != "" && !exists {
-		p.warnings = append(p.warnings, fmt.Sprintf("Network adapter %q is not connected: the host has no virtual switch %q.", adapter, name))
-	}
-	return path
+	return found.path
 }
 
 // placeAdapters connects the adapters of a planned VM to the switches that they are meant for, and takes the addresses from those of a copy: it must not
@@ -97,14 +119,10 @@ func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTa
 // reconnect points the connection of an adapter to another switch, or cuts it.
 func (h *Host) reconnect(ctx context.Context, plan *networkPlan, r *reader, names map[string]string) error {
 	adapter := names[referenced(r.text("Parent"), "InstanceID")]
-	before := r.text("LastKnownSwitchName")
+	before := virtualSwitch{id: referenced(r.hostResource(), "Name"), name: r.text("LastKnownSwitchName")}
 	enabled := r.number("EnabledState") == connectionEnabled
-	if before == "" {
-		for name, path := range plan.switches {
-			if referenced(path, "Name") == referenced(r.hostResource(), "Name") {
-				before = name
-			}
-		}
+	if present, found := plan.find(before); found && before.name == "" {
+		before.name = present.name
 	}
 	if r.err != nil || !enabled {
 		return r.err
@@ -164,7 +182,7 @@ func (h *Host) connect(ctx context.Context, settings string, adapters []NetworkA
 		connected[referenced(parent, "InstanceID")] = true
 	}
 	for _, adapter := range adapters {
-		path := plan.wanted(adapter.Name, adapter.Switch)
+		path := plan.wanted(adapter.Name, virtualSwitch{name: adapter.Switch})
 		for i, port := range ports {
 			r := &reader{Instance: port}
 			if name := r.text("ElementName"); r.err != nil || name != adapter.Name {

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -178,7 +180,7 @@ func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (pla
 func (h *Host) fit(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
 	var warnings []string
 	for _, step := range []func(context.Context, plannedVM, RestoreTarget) ([]string, error){
-		h.dropCheckpoints, h.placeDisks, h.placeAdapters, h.validate,
+		h.dropCheckpoints, h.placeDisks, h.ejectMissing, h.placeAdapters, h.validate,
 	} {
 		more, err := step(ctx, planned, t)
 		if err != nil {
@@ -245,6 +247,37 @@ func (h *Host) placeDisks(ctx context.Context, planned plannedVM, t RestoreTarge
 				return nil, refusal(err)
 			}
 		}
+	}
+	return warnings, nil
+}
+
+// ejectMissing takes the images out of DVD drives that the host does not have: no image of a VM has them, and Hyper-V realizes no VM that lacks a file.
+func (h *Host) ejectMissing(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+	devices, err := h.components(ctx, planned.settings.Path, classAllocation)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", classAllocation, err)
+	}
+	var warnings []string
+	for _, instance := range devices {
+		r := &reader{Instance: instance}
+		subType, image := r.text("ResourceSubType"), r.hostResource()
+		if r.err != nil {
+			return nil, r.err
+		}
+		if subType != subTypeImage || image == "" {
+			continue
+		}
+		_, err := h.files.Stat(ctx, image)
+		switch {
+		case err == nil:
+			continue
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, hostfs.ErrPath):
+			return nil, fmt.Errorf("look at %s: %w", image, err)
+		}
+		if _, err := h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{instance.Path}}); err != nil {
+			return nil, refusal(fmt.Errorf("eject %s: %w", image, err))
+		}
+		warnings = append(warnings, fmt.Sprintf("The DVD drive is empty: %s was in it, which is not on a volume of this host.", image))
 	}
 	return warnings, nil
 }

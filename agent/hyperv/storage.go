@@ -13,6 +13,7 @@ import (
 const (
 	subTypeVirtualDisk  = "Microsoft:Hyper-V:Virtual Hard Disk"
 	subTypeDrive        = "Microsoft:Hyper-V:Synthetic Disk Drive"
+	subTypeImage        = "Microsoft:Hyper-V:Virtual CD/DVD Disk"
 	subTypePhysicalDisk = "Microsoft:Hyper-V:Physical Disk Drive"
 	subTypeIDE          = "Microsoft:Hyper-V:Emulated IDE Controller"
 	subTypeSCSI         = "Microsoft:Hyper-V:Synthetic SCSI Controller"

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
@@ -58,6 +59,8 @@ type RestoreEntry struct {
 	Config      []string       `json:"config,omitempty"`
 	NotImported string         `json:"notImported,omitempty"`
 	Import      *hyperv.Import `json:"import,omitempty"`
+	// Warnings are those of the trial of an import.
+	Warnings []string `json:"warnings,omitempty"`
 	// Finished is what each file holds durably, in order of Files. Written says that all files are complete.
 	Finished []extent.List `json:"finished,omitempty"`
 	Written  bool          `json:"written,omitempty"`
@@ -66,6 +69,8 @@ type RestoreEntry struct {
 	Replacement *hyperv.Replacement `json:"replacement,omitempty"`
 	// Result is set when the restore succeeded: nothing is taken back any more, and nothing is done again.
 	Result *v1alpha1.RestoredVirtualMachine `json:"result,omitempty"`
+	// Settled is when the sweeper cleared up after a restore that succeeded. Zero before. The result stays for an attempt that follows.
+	Settled time.Time `json:"settled,omitzero"`
 }
 
 const entrySuffix = ".task.json"

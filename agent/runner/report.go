@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,13 +96,20 @@ func (r *Report) Note(format string, args ...any) {
 	}
 }
 
-// Warn records something that a person should know. It is written with the next step.
+// Warn records something that a person should know, once. It is written with the next step.
 func (r *Report) Warn(reason, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.status.Warnings) < maxWarnings {
-		warning := v1alpha1.Warning{Reason: reason, Message: cut(fmt.Sprintf(format, args...), 1024)}
+	warning := v1alpha1.Warning{Reason: reason, Message: cut(fmt.Sprintf(format, args...), 1024)}
+	if len(r.status.Warnings) < maxWarnings && !slices.Contains(r.status.Warnings, warning) {
 		r.status.Warnings = append(r.status.Warnings, warning)
+	}
+}
+
+// WarnAll is Warn for messages of one reason.
+func (r *Report) WarnAll(reason string, messages []string) {
+	for _, message := range messages {
+		r.Warn(reason, "%s", message)
 	}
 }
 

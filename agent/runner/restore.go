@@ -71,7 +71,9 @@ func (r *restore) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Rep
 	if !found {
 		entry = Entry{Tag: tag, Restore: &RestoreEntry{ID: task.Spec.Restore.RestoreID}}
 	}
-	if entry, err = r.inherit(ctx, entry); err != nil {
+	entry, warnings, err := r.inherit(ctx, entry)
+	report.WarnAll(reasonPutBack, warnings)
+	if err != nil {
 		return err
 	}
 	run := &restoreRun{restore: r, spec: task.Spec.Restore, report: report, entry: entry}
@@ -92,7 +94,9 @@ func (r *restore) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Rep
 	undoing, cancel := context.WithTimeout(lasting, undoTimeout)
 	defer cancel()
 	report.TryStep(undoing, "Undo")
-	return errors.Join(err, r.undo(undoing, run.entry))
+	warnings, undoErr := r.undo(undoing, run.entry)
+	report.WarnAll(reasonPutBack, warnings)
+	return errors.Join(err, undoErr)
 }
 
 func (r *restoreRun) all(ctx context.Context) error {
@@ -302,16 +306,13 @@ func (r *restoreRun) write(ctx context.Context) error {
 	return r.journal.Put(r.entry)
 }
 
-// undo takes back what a restore made, as far as it came, or clears up after one that succeeded. What is gone already is no error.
-func (r *restore) undo(ctx context.Context, entry Entry) error {
+// undo takes back what a restore made, as far as it came. What is gone already is no error. The warnings are about an original that was put back.
+func (r *restore) undo(ctx context.Context, entry Entry) ([]string, error) {
 	made := entry.Restore
-	if made.Result != nil {
-		return r.settle(ctx, entry)
+	warnings, err := r.takeBack(ctx, made)
+	if err != nil {
+		return warnings, fmt.Errorf("take the restore back: %w", err)
 	}
-	if err := r.takeBack(ctx, made); err != nil {
-		return fmt.Errorf("take the restore back: %w", err)
-	}
-	var err error
 	for _, file := range made.Files {
 		err = errors.Join(err, r.files.Remove(ctx, file))
 	}
@@ -323,7 +324,7 @@ func (r *restore) undo(ctx context.Context, entry Entry) error {
 		err = errors.Join(err, r.files.Remove(ctx, made.Folder))
 	}
 	if err != nil {
-		return fmt.Errorf("take the restore back: %w", err)
+		return warnings, fmt.Errorf("take the restore back: %w", err)
 	}
-	return r.journal.Delete(entry.Tag)
+	return warnings, r.journal.Delete(entry.Tag)
 }

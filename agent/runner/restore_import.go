@@ -142,22 +142,31 @@ func (r *restoreRun) notImported(reason error) error {
 	return r.journal.Put(r.entry)
 }
 
-// takeBack undoes what Hyper-V knows of a restore: a new virtual machine, planned or not, goes, and a replaced one is as it was.
-func (r *restore) takeBack(ctx context.Context, made *RestoreEntry) error {
+// takeBack undoes what Hyper-V knows of a restore: a new virtual machine, planned or not, goes, and a replaced one is as it was, but for what the warnings say.
+func (r *restore) takeBack(ctx context.Context, made *RestoreEntry) ([]string, error) {
 	if made.Import != nil {
 		if err := patiently(ctx, func() error { return r.host.RemoveImport(ctx, *made.Import, made.ID) }); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	switch {
 	case made.Replacement != nil:
-		return r.host.RollBackReplacement(ctx, *made.Replacement)
+		return nil, r.host.RollBackReplacement(ctx, *made.Replacement)
 	case made.Exchange != nil:
-		return patiently(ctx, func() error { return r.host.RollBackExchange(ctx, *made.Exchange, made.ID) })
+		return r.putBack(ctx, made)
 	case made.Folder != "":
-		return r.host.RemoveVM(ctx, made.ID)
+		return nil, r.host.RemoveVM(ctx, made.ID)
 	}
-	return nil
+	return nil, nil
+}
+
+// putBack puts the original back that an import was to replace.
+func (r *restore) putBack(ctx context.Context, made *RestoreEntry) (warnings []string, err error) {
+	err = patiently(ctx, func() (err error) {
+		warnings, err = r.host.RollBackExchange(ctx, *made.Exchange, made.ID)
+		return err
+	})
+	return warnings, err
 }
 
 // patiently repeats what another operation of the host stands in the way of.

@@ -34,11 +34,16 @@ func (r *restoreRun) register(ctx context.Context) error {
 	return r.succeeded(&defined, v1alpha1.RestoreDefine)
 }
 
+// Reasons of the warnings about what Hyper-V made of a virtual machine: of the restored one, and of the original that was put back.
+const (
+	reasonDifferent = "RestoredDifferently"
+	reasonPutBack   = "PutBackDifferently"
+)
+
 // succeeded journals the result: from now on nothing is taken back, and nothing is done again.
 func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMethod) error {
-	for _, warning := range made.Warnings {
-		r.report.Warn("RestoredDifferently", "%s", warning)
-	}
+	r.report.WarnAll(reasonDifferent, r.entry.Restore.Warnings) // those of the trial: of an import that a killed agent made no others are left
+	r.report.WarnAll(reasonDifferent, made.Warnings)
 	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
 		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
 		Method: method, MethodReason: cut(r.entry.Restore.NotImported, 1024),

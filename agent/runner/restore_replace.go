@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -84,7 +85,8 @@ func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarg
 	if err == nil {
 		target.Roots = plan.Aside.Roots
 		err = patiently(ctx, func() error {
-			_, err := r.host.TryImport(ctx, *made.Import, target)
+			warnings, err := r.host.TryImport(ctx, *made.Import, target)
+			made.Warnings = warnings
 			return err
 		})
 	}
@@ -101,7 +103,8 @@ func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarg
 // exchangeRefused puts the original back. Only when that is done does the journal forget the exchange.
 func (r *restoreRun) exchangeRefused(ctx context.Context, refusal error) error {
 	made := r.entry.Restore
-	err := patiently(ctx, func() error { return r.host.RollBackExchange(ctx, *made.Exchange, made.ID) })
+	warnings, err := r.putBack(ctx, made)
+	r.report.WarnAll(reasonPutBack, warnings)
 	if err == nil {
 		err = r.host.DropAside(ctx, *made.Exchange)
 	}
@@ -124,11 +127,12 @@ func (r *restore) finishReplaced(ctx context.Context, made *RestoreEntry) error 
 }
 
 // settle clears up after a restore that succeeded and was killed before it could do so. What a virtual machine that has changed since may still need stays for
-// good.
-func (r *restore) settle(ctx context.Context, entry Entry) error {
+// good. The result stays in the journal, so that an attempt that follows reports it and does not restore a second time.
+func (r *restore) settle(ctx context.Context, entry Entry, now time.Time) error {
 	err := errors.Join(r.finishReplaced(ctx, entry.Restore), r.unstage(ctx, entry.Restore))
 	if err != nil && !errors.Is(err, hyperv.ErrDiskMismatch) && !errors.Is(err, hyperv.ErrVMNotFound) {
 		return err
 	}
-	return errors.Join(err, r.journal.Delete(entry.Tag))
+	entry.Restore.Settled = now
+	return errors.Join(err, r.journal.Put(entry))
 }

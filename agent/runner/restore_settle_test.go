@@ -4,6 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -50,7 +53,7 @@ func TestSweptSuccessLeavesNothingBehind(t *testing.T) {
 	}
 	t.Run("of what it replaced and staged", func(t *testing.T) {
 		r, restores, entry := replaced(t)
-		if err := restores.sweep(t.Context(), entry.Tag, entry.Restore.ID); err != nil {
+		if err := restores.sweep(t.Context(), entry.Tag, entry.Restore.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if exists(r, "system.vhdx") || exists(r, "staging") || !exists(r, "new.vhdx") {
@@ -62,11 +65,45 @@ func TestSweptSuccessLeavesNothingBehind(t *testing.T) {
 		if err := r.logic.RollBackReplacement(t.Context(), *entry.Restore.Replacement); err != nil {
 			t.Fatal(err)
 		}
-		if err := restores.sweep(t.Context(), entry.Tag, entry.Restore.ID); err == nil || !exists(r, "system.vhdx") {
+		if err := restores.sweep(t.Context(), entry.Tag, entry.Restore.ID, time.Now()); err == nil || !exists(r, "system.vhdx") {
 			t.Errorf("a disk in use was deleted: %v", err)
 		}
-		if _, found, err := restores.journal.Get(entry.Tag); found || err != nil {
+		if left, _, err := restores.journal.Get(entry.Tag); left.Restore.Settled.IsZero() || err != nil {
 			t.Errorf("it is swept for ever: %v", err)
 		}
 	})
+}
+
+// TestNextAttemptInheritsWhatTheSweeperSettled: the agent died between the result and its report, and the sweeper was faster than the next attempt (I5).
+func TestNextAttemptInheritsWhatTheSweeperSettled(t *testing.T) {
+	r := newHostOnly(t, "")
+	journal, clk := r.journal(), clocktesting.NewFakeClock(time.Now())
+	restores := &restore{host: r.logic, files: r.host.Files(), journal: journal}
+	first := r.leaveAttempt(journal)
+	first.Restore.Result = &v1alpha1.RestoredVirtualMachine{Name: "restored"}
+	if err := journal.Put(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := restores.sweep(t.Context(), first.Tag, first.Restore.ID, clk.Now()); err != nil {
+		t.Fatal(err)
+	}
+	sweeper := &Sweeper{Journal: journal, Clock: clk}
+	settled, _, err := journal.Get(first.Tag)
+	if err == nil {
+		err = sweeper.forget(settled)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := restores.inherit(t.Context(), Entry{Tag: "attempt-2", Restore: &RestoreEntry{ID: first.Restore.ID}})
+	if err != nil || got.Restore.Result == nil || got.Restore.Result.Name != "restored" {
+		t.Errorf("it would be restored a second time: %+v, %v", got.Restore, err)
+	}
+	clk.Step(settledPeriod)
+	if err := sweeper.forget(settled); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := journal.List(); err != nil || len(left) != 1 || left[0].Tag != "attempt-2" {
+		t.Errorf("the journal has %+v, %v", left, err)
+	}
 }

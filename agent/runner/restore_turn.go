@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
@@ -50,12 +53,13 @@ func (t *turns) take(ctx context.Context, id string) (end func(), err error) {
 }
 
 // inherit leaves nothing of the earlier attempts of a restore but what one of them has achieved, which it returns: what they made carries the same mark, so
-// it would be taken for this attempt's. The caller has the restore's turn.
-func (r *restore) inherit(ctx context.Context, entry Entry) (Entry, error) {
+// it would be taken for this attempt's. The caller has the restore's turn. The warnings are those of undo.
+func (r *restore) inherit(ctx context.Context, entry Entry) (Entry, []string, error) {
 	entries, err := r.journal.List()
 	if err != nil {
-		return entry, err
+		return entry, nil, err
 	}
+	var warnings []string
 	for _, earlier := range entries {
 		if earlier.Restore == nil || earlier.Restore.ID != entry.Restore.ID || earlier.Tag == entry.Tag {
 			continue
@@ -63,27 +67,29 @@ func (r *restore) inherit(ctx context.Context, entry Entry) (Entry, error) {
 		if earlier.Restore.Result != nil {
 			entry.VirtualMachineID, entry.Restore = earlier.VirtualMachineID, earlier.Restore
 			if err := r.journal.Put(entry); err != nil {
-				return entry, err
+				return entry, warnings, err
 			}
 			if err := r.journal.Delete(earlier.Tag); err != nil {
-				return entry, err
+				return entry, warnings, err
 			}
 			continue
 		}
 		lasting, done := committed(ctx)
 		undoing, cancel := context.WithTimeout(lasting, undoTimeout)
-		err := r.undo(undoing, earlier)
+		more, err := r.undo(undoing, earlier)
 		cancel()
 		done()
+		warnings = append(warnings, more...)
 		if err != nil {
-			return entry, retry(v1alpha1.ReasonFailed, fmt.Errorf("an earlier attempt is in the way: %w", err))
+			return entry, warnings, retry(v1alpha1.ReasonFailed, fmt.Errorf("an earlier attempt is in the way: %w", err))
 		}
 	}
-	return entry, nil
+	return entry, warnings, nil
 }
 
-// sweep takes back what a task left that is dead. It does nothing while an attempt of the same restore is worked on, which does it itself.
-func (r *restore) sweep(ctx context.Context, tag, id string) error {
+// sweep takes back what a task left that is dead, or clears up after it when it had succeeded. It does nothing while an attempt of the same restore is worked
+// on, which does it itself.
+func (r *restore) sweep(ctx context.Context, tag, id string, now time.Time) error {
 	end, _ := r.turns.try(id)
 	if end == nil {
 		return nil
@@ -93,5 +99,12 @@ func (r *restore) sweep(ctx context.Context, tag, id string) error {
 	if err != nil || !found || entry.Restore == nil {
 		return err
 	}
-	return r.undo(ctx, entry)
+	if entry.Restore.Result != nil {
+		return r.settle(ctx, entry, now)
+	}
+	warnings, err := r.undo(ctx, entry)
+	for _, warning := range warnings {
+		ctrl.LoggerFrom(ctx).Info("The original of a dead restore was put back, not quite as it was", "restore", id, "warning", warning)
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -57,7 +58,7 @@ func TestRestoreTakesBackEarlierAttempts(t *testing.T) {
 		if err := journal.Put(Entry{Tag: "other", Restore: &RestoreEntry{ID: "restore-2"}}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := restores.inherit(t.Context(), second); err != nil {
+		if _, _, err := restores.inherit(t.Context(), second); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := journal.List(); err != nil || len(left) != 1 || left[0].Tag != "other" || r.machines() != 1 {
@@ -86,7 +87,7 @@ func TestRestoreTakesBackEarlierAttempts(t *testing.T) {
 		if err := journal.Put(first); err != nil {
 			t.Fatal(err)
 		}
-		got, err := restores.inherit(t.Context(), second)
+		got, _, err := restores.inherit(t.Context(), second)
 		if err != nil || got.Tag != "attempt-2" || got.Restore.Result == nil || r.machines() != 2 {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -107,7 +108,7 @@ func TestSweeperLeavesARestoreToItsNextAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []int{2, 1} {
-		if err := restores.sweep(t.Context(), first.Tag, "restore-1"); err != nil || r.machines() != want {
+		if err := restores.sweep(t.Context(), first.Tag, "restore-1", time.Now()); err != nil || r.machines() != want {
 			t.Errorf("%d virtual machines instead of %d: %v", r.machines(), want, err)
 		}
 		if want == 2 {

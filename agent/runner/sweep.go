@@ -73,10 +73,16 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		} else if entry.journaled {
 			continue
 		}
+		if settled := entry.Restore; settled != nil && !settled.Settled.IsZero() {
+			if err := s.forget(entry); err != nil {
+				return err
+			}
+			continue
+		}
 		log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
 		limited, cancel := context.WithTimeout(ctx, releaseTimeout)
 		if entry.Restore != nil {
-			log.Info("Took back what a dead restore left behind", "error", s.Restores.sweep(limited, tag, entry.Restore.ID))
+			log.Info("Took back what a dead restore left behind", "error", s.Restores.sweep(limited, tag, entry.Restore.ID, s.Clock.Now()))
 		} else {
 			result := release.leave(limited, entry)
 			log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
@@ -84,6 +90,17 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		cancel()
 	}
 	return nil
+}
+
+// settledPeriod is how long the result of a dead attempt is remembered: longer than the next one may wait for its host.
+const settledPeriod = 14 * 24 * time.Hour
+
+// forget deletes the result of a restore that nobody asks for any more.
+func (s *Sweeper) forget(entry Entry) error {
+	if s.Clock.Since(entry.Restore.Settled) < settledPeriod {
+		return nil
+	}
+	return s.Journal.Delete(entry.Tag)
 }
 
 // sweepPlanned destroys the planned virtual machines of restores that nobody works on and that the journal does not know: what it knows is taken back as a

@@ -41,7 +41,7 @@ type RestoreJobSpec struct {
 	Overwrite Overwrite `json:"overwrite,omitempty"`
 
 	// switches says which virtual switch of the host the network adapters get that were connected to another. What is not named here: a new virtual
-	// machine is not connected, a replaced one gets the switch of the same name.
+	// machine is not connected, a replaced one gets the switch that it had, or else one of the same name.
 	// +optional
 	// +listType=map
 	// +listMapKey=from

@@ -52,6 +52,8 @@ func removeResource(h *Host, _ *vm, c *vmConfig, o wmi.Object) (string, error) {
 		c.NetworkAdapters = slices.Delete(c.NetworkAdapters, found.part.index, found.part.index+1)
 	case partConnection:
 		c.NetworkAdapters[found.part.index].Switch = ""
+	case partImage:
+		c.DVDDrives[found.part.index].Image = ""
 	default:
 		return "", fmt.Errorf("%w: a %s cannot be removed", errResource, found.part.kind)
 	}

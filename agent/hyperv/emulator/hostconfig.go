@@ -28,6 +28,8 @@ type hostConfig struct {
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
 	Mounts    []string                `yaml:"mounts,omitempty"`    // folders, such as D:\Archive, that volumes are mounted in
 	Switches  []string                `yaml:"switches,omitempty"`
+	// RenamedSwitches has the names that switches had before, by their present ones: a switch keeps its id.
+	RenamedSwitches map[string]string `yaml:"renamedSwitches,omitempty"`
 	// Cluster is the folder beside the host's own that is the shared volume of its failover cluster, with a cluster.yaml in it.
 	Cluster string `yaml:"cluster,omitempty"`
 	// Processors is how many logical processors the host has.

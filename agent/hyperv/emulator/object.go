@@ -40,6 +40,8 @@ const (
 	partController partKind = "controller"
 	partDrive      partKind = "drive"
 	partDisk       partKind = "disk"
+	partDVD        partKind = "DVD drive"
+	partImage      partKind = "DVD image"
 	partPort       partKind = "port"
 	partConnection partKind = "connection"
 	partVSS        partKind = "vss"

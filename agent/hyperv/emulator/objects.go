@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 )
@@ -230,11 +231,26 @@ func (h *Host) switches() []object {
 	var out []object
 	for _, name := range h.config.Switches {
 		out = append(out, object{class: "Msvm_VirtualEthernetSwitch", properties: map[string]any{
-			"CreationClassName": "Msvm_VirtualEthernetSwitch", "Name": derivedGUID(h.config.Name, "switch", name), "ElementName": name,
+			"CreationClassName": "Msvm_VirtualEthernetSwitch", "Name": h.switchID(name), "ElementName": name,
 			"EnabledState": int64(2), "HealthState": int64(5), "OperationalStatus": []int64{2},
 		}})
 	}
 	return out
+}
+
+// switchID is the id of a switch by its present name, or by one that it had before.
+func (h *Host) switchID(name string) string {
+	return derivedGUID(h.config.Name, "switch", cmp.Or(h.config.RenamedSwitches[name], name))
+}
+
+// switchOf finds the switch that a VM's definition names.
+func (h *Host) switchOf(name string) (object, bool) {
+	for _, o := range h.switches() {
+		if o.properties["Name"] == h.switchID(name) {
+			return o, true
+		}
+	}
+	return object{}, false
 }
 
 func (h *Host) diskDrives() []object {

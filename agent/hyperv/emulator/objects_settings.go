@@ -13,6 +13,8 @@ const (
 	subDrive        = "Microsoft:Hyper-V:Synthetic Disk Drive"
 	subPhysical     = "Microsoft:Hyper-V:Physical Disk Drive"
 	subHardDisk     = "Microsoft:Hyper-V:Virtual Hard Disk"
+	subDVD          = "Microsoft:Hyper-V:Synthetic DVD Drive"
+	subImage        = "Microsoft:Hyper-V:Virtual CD/DVD Disk"
 	subPort         = "Microsoft:Hyper-V:Synthetic Ethernet Port"
 	subConnection   = "Microsoft:Hyper-V:Ethernet Connection"
 	subMemory       = "Microsoft:Hyper-V:Memory"
@@ -22,6 +24,7 @@ const (
 	typeIDE         = 5
 	typeSCSI        = 6
 	typePort        = 10
+	typeDVD         = 16
 	typeDrive       = 17
 	typeHardDisk    = 31
 	typeConnection  = 33
@@ -133,6 +136,9 @@ func (h *Host) devices(s *settings) []object {
 	for _, d := range s.config.Disks {
 		out = append(out, h.drive(s, d)...)
 	}
+	for i, d := range s.config.DVDDrives {
+		out = append(out, h.dvdDrive(s, i, d)...)
+	}
 	for i, a := range s.config.NetworkAdapters {
 		out = append(out, h.adapter(s, i, a)...)
 	}
@@ -209,6 +215,28 @@ func (h *Host) drive(s *settings, d diskConfig) []object {
 	return []object{drive, disk}
 }
 
+// dvdDrive is a DVD drive and, unless it is empty, the image in it.
+func (h *Host) dvdDrive(s *settings, i int, d dvdConfig) []object {
+	a, err := parseAddress(d.Controller)
+	if err != nil {
+		return nil // a vm.yaml that was refused
+	}
+	const rasd, sasd = "Msvm_ResourceAllocationSettingData", "Msvm_StorageAllocationSettingData"
+	drive := s.part(partDVD, rasd, map[string]any{
+		"InstanceID": s.diskID(a, "D"), "ElementName": "DVD Drive", "ResourceType": int64(typeDVD), "ResourceSubType": subDVD,
+		"Parent": h.resourcePath(rasd, s.controllerID(a.kind, a.controller)), "AddressOnParent": strconv.Itoa(a.slot),
+	})
+	if d.Image == "" {
+		return []object{drive}
+	}
+	image := s.part(partImage, sasd, map[string]any{
+		"InstanceID": s.diskID(a, "L"), "ElementName": "ISO Disk Image", "ResourceType": int64(typeHardDisk), "ResourceSubType": subImage,
+		"Parent": h.resourcePath(rasd, s.diskID(a, "D")), "HostResource": []string{d.Image}, "PersistentReservationsSupported": false,
+	})
+	image.part.index = i
+	return []object{drive, image}
+}
+
 // file is where a disk of the definition is: the frozen file of a checkpoint, or the one that the guest writes.
 func (s *settings) file(d diskConfig) string {
 	path := s.vm.diskPath(d)
@@ -243,10 +271,8 @@ func (h *Host) adapter(s *settings, i int, a adapterConfig) []object {
 		return []object{port}
 	}
 	resource := []string{}
-	for _, o := range h.switches() {
-		if o.properties["ElementName"] == a.Switch {
-			resource = append(resource, h.path(o.class, o.properties))
-		}
+	if o, found := h.switchOf(a.Switch); found {
+		resource = append(resource, h.path(o.class, o.properties))
 	}
 	connection := s.part(partConnection, "Msvm_EthernetPortAllocationSettingData", map[string]any{
 		"InstanceID": id + `\C`, "ElementName": "Ethernet Connection", "ResourceType": int64(typeConnection), "ResourceSubType": subConnection,

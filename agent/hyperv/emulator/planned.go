@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
@@ -128,8 +127,13 @@ func (v *vm) unfit(ctx context.Context) (refused, warnings []string) {
 	if err := v.checkNotTaken(paths); err != nil {
 		refused = append(refused, err.Error())
 	}
+	for _, d := range v.config.DVDDrives {
+		if _, err := v.host.files.Stat(ctx, d.Image); d.Image != "" && err != nil {
+			refused = append(refused, fmt.Sprintf("Could not find the file '%s' of the DVD drive at %s.", d.Image, d.Controller))
+		}
+	}
 	for _, a := range v.config.NetworkAdapters {
-		if a.Switch != "" && !slices.Contains(v.host.config.Switches, a.Switch) {
+		if _, found := v.host.switchOf(a.Switch); a.Switch != "" && !found {
 			refused = append(refused, fmt.Sprintf("Could not find the Ethernet switch '%s'.", a.Switch))
 		}
 	}

@@ -40,7 +40,16 @@ type vmConfig struct {
 	// SCSIControllers is how many there are; by default as many as the disks need, and one at least.
 	SCSIControllers *int64          `yaml:"scsiControllers,omitempty"`
 	Disks           []diskConfig    `yaml:"disks,omitempty"`
+	DVDDrives       []dvdConfig     `yaml:"dvdDrives,omitempty"`
 	NetworkAdapters []adapterConfig `yaml:"networkAdapters,omitempty"`
+}
+
+// dvdConfig is a DVD drive.
+type dvdConfig struct {
+	// Controller is the address, such as "SCSI 0:5".
+	Controller string `yaml:"controller"`
+	// Image is the Windows path of an ISO file; a drive without one is empty.
+	Image string `yaml:"image,omitempty"`
 }
 
 type dynamicMemory struct {
@@ -209,7 +218,7 @@ func (c *vmConfig) check() error {
 	); err != nil {
 		return err
 	}
-	return errors.Join(c.checkReplication(), c.checkTroubles(), c.checkDisks(), c.checkAdapters())
+	return errors.Join(c.checkReplication(), c.checkTroubles(), c.checkDisks(), c.checkDVDDrives(), c.checkAdapters())
 }
 
 func oneOf[T ~string](field string, value T, allowed ...T) error {
@@ -240,6 +249,24 @@ func (c *vmConfig) checkDisks() error {
 			return fmt.Errorf("disks[%d].path: %s is attached twice", i, d.Path)
 		}
 		addresses[a], paths[strings.ToLower(d.Path)] = true, true
+	}
+	return nil
+}
+
+func (c *vmConfig) checkDVDDrives() error {
+	taken := make(map[string]bool)
+	for _, d := range c.Disks {
+		taken[d.Controller] = true
+	}
+	for i, d := range c.DVDDrives {
+		a, err := parseAddress(d.Controller)
+		switch {
+		case err != nil:
+			return fmt.Errorf("dvdDrives[%d].controller: %w", i, err)
+		case taken[a.String()] || a.kind == scsi && int64(a.controller) >= *c.SCSIControllers || a.kind == ide && c.Generation == 2:
+			return fmt.Errorf("dvdDrives[%d].controller: %s is taken, or does not exist", i, d.Controller)
+		}
+		taken[a.String()] = true
 	}
 	return nil
 }
