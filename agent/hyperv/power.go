@@ -25,6 +25,15 @@ func (h *Host) Start(ctx context.Context, vmID string) error {
 	return h.requestState(ctx, vmID, requestStart, Running)
 }
 
+// DropSavedState makes a saved VM one that is off, so that its guest starts anew. One in another state stays in it. ErrVMNotFound, ErrBusy.
+func (h *Host) DropSavedState(ctx context.Context, vmID string) error {
+	vm, err := h.situation(ctx, vmID)
+	if err != nil || vm.State != Saved {
+		return err
+	}
+	return h.TurnOff(ctx, vmID)
+}
+
 func (h *Host) requestState(ctx context.Context, vmID string, request int64, wanted State) error {
 	vm, err := h.situation(ctx, vmID)
 	if err != nil || vm.State == wanted {

@@ -61,6 +61,8 @@ type RestoreEntry struct {
 	Import      *hyperv.Import `json:"import,omitempty"`
 	// Warnings are those of the trial of an import.
 	Warnings []string `json:"warnings,omitempty"`
+	// State is the one that the virtual machine is brought to in the end, "" for the one that it comes in.
+	State hyperv.State `json:"state,omitempty"`
 	// Finished is what each file holds durably, in order of Files. Written says that all files are complete.
 	Finished []extent.List `json:"finished,omitempty"`
 	Written  bool          `json:"written,omitempty"`

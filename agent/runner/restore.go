@@ -161,6 +161,7 @@ func (r *restoreRun) plan(ctx context.Context) error {
 		if err == nil {
 			err = r.planImport(ctx)
 		}
+		r.entry.Restore.State = restoredState(r.spec.State, r.image.Manifest().Annotations)
 		if err != nil {
 			return err
 		}

@@ -79,6 +79,13 @@ func TestRestoreThroughHyperV(t *testing.T) {
 			t.Errorf("the virtual machine is %s; its UEFI variables must be the original's", vm.State)
 		}
 	})
+	t.Run("off, with a warning, when it should be saved and the image has no memory", func(t *testing.T) {
+		task := r.restore("unsaved", "first", func(s *v1alpha1.RestoreTask) { s.State = v1alpha1.RestoredSaved })
+		wantSuccess(t, task)
+		if warnings := task.Status.Warnings; r.machine("unsaved").State != hyperv.Off || len(warnings) != 1 || warnings[0].Reason != "NotSaved" {
+			t.Errorf("it is %s; warnings %+v", r.machine("unsaved").State, warnings)
+		}
+	})
 	t.Run("defined when the import is refused", func(t *testing.T) {
 		r.host.Faults().FailNext(emulator.Fault{Method: "RealizePlannedSystem", JobError: 32768, Message: "0xDEAD"})
 		task := r.restore("refused", "first", nil)

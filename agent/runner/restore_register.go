@@ -74,11 +74,7 @@ func (r *restoreRun) finish(ctx context.Context) error {
 	if err := r.unstage(ctx, r.entry.Restore); err != nil {
 		r.report.Warn("ConfigurationFilesRemain", "The restore succeeded; the files in %s could not be deleted: %v.", r.entry.Restore.Staging, err)
 	}
-	if r.spec.PowerOn {
-		if err := r.host.Start(ctx, r.entry.Restore.Result.ID); err != nil {
-			r.report.Warn("NotStarted", "The virtual machine is restored, and could not be started: %v.", err)
-		}
-	}
+	r.bringToState(ctx)
 	if err := r.report.Restored(ctx, *r.entry.Restore.Result); err != nil {
 		return err
 	}

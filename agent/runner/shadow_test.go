@@ -241,6 +241,32 @@ func TestSavedStateAndCheckpointsAreInTheImage(t *testing.T) {
 		t.Errorf("NV-16: restored it is %s", state)
 	}
 
+	t.Run("and comes back saved, or off, or goes on (NV-16)", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			change func(*v1alpha1.RestoreTask)
+			want   hyperv.State
+		}{
+			"as-recorded": {nil, hyperv.Saved},
+			"dropped":     {func(s *v1alpha1.RestoreTask) { s.State = v1alpha1.RestoredOff }, hyperv.Off},
+			"resumed":     {func(s *v1alpha1.RestoreTask) { s.PowerOn = true }, hyperv.Running},
+		} {
+			task := r.restore(name, "saved", c.change)
+			wantSuccess(t, task)
+			if vm := r.machine(name); vm.State != c.want || len(task.Status.Warnings) > 0 {
+				t.Errorf("%s: it is %s, not %s; warnings %+v", name, vm.State, c.want, task.Status.Warnings)
+			}
+		}
+	})
+	t.Run("also of a machine that was paused (NV-16)", func(t *testing.T) {
+		r.set("state: paused\n")
+		wantSuccess(t, r.backup("paused", crashConsistent))
+		wantSuccess(t, r.restore("from-paused", "paused", nil))
+		if vm := r.machine("from-paused"); vm.State != hyperv.Saved {
+			t.Errorf("it is %s", vm.State)
+		}
+		r.set("state: running\nintegrationServices: missing\n")
+	})
+
 	r.userCheckpoint()
 	tree := r.backup("tree", crashConsistent)
 	wantSuccess(t, tree)

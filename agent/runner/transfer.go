@@ -100,10 +100,7 @@ func (r *backupRun) annotations() map[string]string {
 	}
 	if r.method.name == v1alpha1.MethodVSS {
 		out[annotationInterruption] = strconv.FormatInt(r.taken.Interruption.Milliseconds(), 10)
-		out[annotationRestoredState] = string(hyperv.Off)
-		if r.memory() == v1alpha1.MemoryCaptured {
-			out[annotationRestoredState] = string(hyperv.Saved)
-		}
+		out[annotationRestoredState] = string(recordedState(r.vm.State, r.taken.Saved))
 	}
 	return out
 }

@@ -219,7 +219,11 @@ type RestoreTask struct {
 	// +listMapKey=from
 	// +kubebuilder:validation:MaxItems=32
 	Switches []SwitchMapping `json:"switches,omitempty"`
-	// powerOn starts the virtual machine when it is restored.
+	// state that the virtual machine is brought to.
+	// +optional
+	// +kubebuilder:default=AsRecorded
+	State RestoredState `json:"state,omitempty"`
+	// powerOn starts the virtual machine at the end.
 	// +optional
 	PowerOn bool `json:"powerOn,omitempty"`
 	// restoreID marks what the restore makes: the same for every attempt.

@@ -20,9 +20,23 @@ const (
 	OverwriteReplace Overwrite = "Replace"
 )
 
+// RestoredState is the state that a restored virtual machine is brought to, before it may be started.
+// +kubebuilder:validation:Enum=AsRecorded;Off;Saved
+type RestoredState string
+
+// The states of a restored virtual machine.
+const (
+	// RestoredAsRecorded is the state that the image records: off, or saved where the virtual machine was saved or paused, or was saved for the backup.
+	RestoredAsRecorded RestoredState = "AsRecorded"
+	// RestoredOff drops a saved state: the guest starts anew.
+	RestoredOff RestoredState = "Off"
+	// RestoredSaved wants the saved state, and warns where the image has none.
+	RestoredSaved RestoredState = "Saved"
+)
+
 // RestoreJobSpec is one restore. Only cancel can change.
 //
-// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.switches) == has(oldSelf.switches) && (!has(self.switches) || self.switches == oldSelf.switches) && has(self.powerOn) == has(oldSelf.powerOn) && (!has(self.powerOn) || self.powerOn == oldSelf.powerOn)",message="a restore cannot be changed, only canceled: create another one"
+// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.state == oldSelf.state && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.switches) == has(oldSelf.switches) && (!has(self.switches) || self.switches == oldSelf.switches) && has(self.powerOn) == has(oldSelf.powerOn) && (!has(self.powerOn) || self.powerOn == oldSelf.powerOn)",message="a restore cannot be changed, only canceled: create another one"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled restore stays canceled: create another one",fieldPath=".cancel"
 // +kubebuilder:validation:XValidation:rule="self.overwrite != 'Replace' || !has(self.target) || (!has(self.target.name) && !has(self.target.folder) && !has(self.target.hostName))",message="overwrite Replace restores in place, where the virtual machine is: leave target.hostName, target.name and target.folder out",fieldPath=".target"
 type RestoreJobSpec struct {
@@ -48,7 +62,12 @@ type RestoreJobSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	Switches []SwitchMapping `json:"switches,omitempty"`
 
-	// powerOn starts the virtual machine when it is restored. Off without it.
+	// state that the virtual machine is brought to: AsRecorded, Off, which drops a saved state, or Saved.
+	// +optional
+	// +kubebuilder:default=AsRecorded
+	State RestoredState `json:"state,omitempty"`
+
+	// powerOn starts the virtual machine at the end: one that is saved resumes, one that is off boots. Without it, it stays in its state.
 	// +optional
 	PowerOn bool `json:"powerOn,omitempty"`
 

@@ -100,7 +100,7 @@ func (w world) life(t *testing.T) {
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
 	g.Expect(*task.Spec.Restore).To(Equal(v1alpha1.RestoreTask{
 		ImageID: "new", VirtualMachineID: newer.Spec.VirtualMachine.ID, Digest: newer.Spec.Summary.Digest,
-		Overwrite: v1alpha1.OverwriteNever, Name: "crm-restored", RestoreID: string(job.UID),
+		Overwrite: v1alpha1.OverwriteNever, Name: "crm-restored", RestoreID: string(job.UID), State: v1alpha1.RestoredAsRecorded,
 	}))
 	g.Expect(task.Labels).NotTo(HaveKey(v1alpha1.LabelVirtualMachineID), "a new virtual machine is in nobody's way")
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Placed"))

@@ -20,6 +20,7 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 		Digest:    image.Spec.Summary.Digest,
 		Overwrite: job.Spec.Overwrite,
 		Switches:  job.Spec.Switches,
+		State:     job.Spec.State,
 		PowerOn:   job.Spec.PowerOn,
 		RestoreID: string(job.UID),
 

@@ -78,14 +78,23 @@ func (h *Host) readDefinition(ctx context.Context, path string) (importedDefinit
 	if !h.config.runs(d.Config.Version) {
 		return d, &jobError{codeFailed, fmt.Sprintf("The version %s of the virtual machine's configuration is not supported by this host.", d.Config.Version)}
 	}
-	if !d.Config.hasGuestState() {
-		return d, nil
+	stem := strings.TrimSuffix(path, filepath.Ext(path))
+	if d.Config.hasGuestState() {
+		d.guestState, err = h.readBeside(ctx, stem+".vmgs")
 	}
-	d.guestState, err = h.readSmall(ctx, strings.TrimSuffix(path, filepath.Ext(path))+".vmgs")
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if err == nil && d.Config.State == stateSaved {
+		d.savedState, err = h.readBeside(ctx, d.Config.runtimeFile(stem))
 	}
 	return d, err
+}
+
+// readBeside reads a file that a definition may do without.
+func (h *Host) readBeside(ctx context.Context, path string) ([]byte, error) {
+	text, err := h.readSmall(ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
 }
 
 func (h *Host) readSmall(ctx context.Context, path string) ([]byte, error) {

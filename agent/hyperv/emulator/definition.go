@@ -151,7 +151,10 @@ func (v *vm) writeConfigurationFiles(folder, id string, d definition) error {
 	if err != nil {
 		return err
 	}
-	runtime := runtimeState(id, d.Config)
+	runtime, err := v.runtimeState(id, d.Config)
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{d.Config.definitionFile(id): text, id + ".VMRS": runtime}
 	if d.Config.legacy() {
 		delete(files, id+".VMRS")
@@ -184,14 +187,31 @@ func (v *vm) guestState() ([]byte, error) {
 // savedMemory is the size of the memory that the emulator pretends to save: enough to find it again.
 const savedMemory = 64 << 10
 
-// runtimeState is the content of a .VMRS file. That of a saved VM holds its memory.
-func runtimeState(id string, config vmConfig) []byte {
+// savedMark starts the memory in a runtime state.
+const savedMark = "\nmemory of "
+
+// runtimeFile is the name of the file with the runtime state of the VM, or of its checkpoint, with this id.
+func (c vmConfig) runtimeFile(id string) string {
+	if c.legacy() {
+		return id + ".bin"
+	}
+	return id + ".VMRS"
+}
+
+// runtimeState is the content of a .VMRS file. That of a saved VM holds its memory: what was saved or imported, made up for a VM that has none yet.
+func (v *vm) runtimeState(id string, config vmConfig) ([]byte, error) {
 	state := []byte("emulated Hyper-V runtime state 1\n" + id)
 	if config.State != stateSaved {
-		return state
+		return state, nil
 	}
-	memory := bytes.Repeat([]byte("memory of "+id+"\n"), savedMemory/(len(id)+11))
-	return append(append(state, '\n'), memory...)
+	present, err := os.ReadFile(filepath.Join(v.dir, machineFolder, config.runtimeFile(v.record.ID)))
+	if err == nil && bytes.Contains(present, []byte(savedMark)) {
+		return present, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return append(state, bytes.Repeat([]byte(savedMark+newGUID()), savedMemory/(len(savedMark)+len(id)))...), nil
 }
 
 func (v *vm) removeSnapshotFiles(s *snapshotRecord) error {

@@ -20,6 +20,8 @@ const (
 	plannedFolder = "planned"
 	// guestStateFile keeps the UEFI variables that were imported with a planned VM.
 	guestStateFile = "guest.vmgs"
+	// savedStateFile keeps the memory of a saved one.
+	savedStateFile = "saved.vmrs"
 	// importedRoot is where a planned VM says that its files will lie, until a client says something else.
 	importedRoot = `C:\ProgramData\Microsoft\Windows\Hyper-V`
 	typeMissing  = "Microsoft:Hyper-V:Snapshot:Missing"
@@ -30,6 +32,7 @@ const (
 type importedDefinition struct {
 	definition
 	guestState []byte // nil when there was none
+	savedState []byte // of a saved VM, nil when it was missing
 }
 
 // plan makes a planned VM of a definition.
@@ -43,7 +46,7 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 			return nil, &jobError{codeFailed, fmt.Sprintf("A virtual machine with the identifier %s exists already.", id)}
 		}
 	}
-	if d.Config.State != stateSaved {
+	if d.Config.State != stateSaved || d.savedState == nil {
 		d.Config.State = stateOff // what a running VM's checkpoint has is its disks
 	}
 	d.Config.Replica = replicaNone // replication is a relation of its own
@@ -60,6 +63,9 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 	text, err := updateYAML(nil, vmConfig{}, d.Config)
 	if err == nil && d.guestState != nil {
 		err = writeFile(filepath.Join(v.dir, guestStateFile), d.guestState)
+	}
+	if err == nil && d.savedState != nil {
+		err = writeFile(filepath.Join(v.dir, savedStateFile), d.savedState)
 	}
 	if err == nil {
 		err = v.record.write(v.recordPath())
@@ -159,13 +165,7 @@ func (h *Host) realize(ctx context.Context, planned *vm) (*vm, error) {
 	if err := v.record.write(v.recordPath()); err != nil {
 		return nil, err
 	}
-	state, err := os.ReadFile(filepath.Join(planned.dir, guestStateFile))
-	if err == nil {
-		err = writeFile(filepath.Join(v.dir, machineFolder, v.record.ID+".vmgs"), state)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
+	if err := v.takeStates(planned); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(filepath.Join(planned.dir, "vm.yaml"), filepath.Join(v.dir, "vm.yaml")); err != nil {
@@ -180,6 +180,20 @@ func (h *Host) realize(ctx context.Context, planned *vm) (*vm, error) {
 	v.refresh(ctx)
 	v.op.Unlock()
 	return v, os.RemoveAll(planned.dir)
+}
+
+// takeStates copies the guest's and the saved state of a planned VM, as far as it has them.
+func (v *vm) takeStates(planned *vm) error {
+	for from, to := range map[string]string{guestStateFile: v.record.ID + ".vmgs", savedStateFile: v.config.runtimeFile(v.record.ID)} {
+		state, err := os.ReadFile(filepath.Join(planned.dir, from))
+		if err == nil {
+			err = writeFile(filepath.Join(v.dir, machineFolder, to), state)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // destroyPlanned forgets a planned VM. The caller holds op.
