@@ -36,6 +36,16 @@ type TargetDisk struct {
 // restoreMark is the line of a VM's notes by which it is ours.
 const restoreMark = "Restored by Hyperkeep, task "
 
+// markedAs precedes the Hyper-V id in the mark of an imported VM. Whoever imports a file that has the mark gets another VM, which is not ours. A VM that is
+// defined has no id yet when it is marked.
+const markedAs = ", as "
+
+// carries tells whether notes have the mark of a task that is the VM's own.
+func carries(notes []string, tag, id string) bool {
+	all := marks(notes)
+	return slices.Contains(all, tag) || slices.Contains(all, tag+markedAs+strings.ToUpper(id))
+}
+
 // DefineVM defines a VM that is off, or completes the one that an earlier call with this tag began. Its notes carry the tag, from the first moment on, so that
 // nothing is ever defined twice. RemoveVM takes it back. ErrNoSpace, ErrDiskMismatch.
 func (h *Host) DefineVM(ctx context.Context, d Definition, t RestoreTarget) (Restored, error) {
@@ -85,18 +95,18 @@ func (h *Host) restored(ctx context.Context, tag string) (wmi.Instance, error) {
 		return wmi.Instance{}, err
 	}
 	for _, settings := range all {
-		notes, err := settings.Strings("Notes")
+		marked, err := isMarked(settings, nil, tag)
 		if err != nil {
 			return wmi.Instance{}, err
 		}
-		if slices.Contains(marks(notes), tag) {
+		if marked {
 			return settings, nil
 		}
 	}
 	return wmi.Instance{}, fmt.Errorf("%w: restored by task %s", ErrVMNotFound, tag)
 }
 
-// marks are the tags that a VM's notes carry.
+// marks are what a VM's notes carry behind the words of our mark: the tag, and the id if there is one.
 func marks(notes []string) []string {
 	var tags []string
 	for line := range strings.Lines(strings.Join(notes, "\n")) {
@@ -107,9 +117,26 @@ func marks(notes []string) []string {
 	return tags
 }
 
-// markedNotes are notes with the mark of a task, and no other.
-func markedNotes(notes []string, tag string) []string {
-	return []string{strings.Join(append(unmarked(notes), restoreMark+tag), "\n")}
+// markedNotes are notes with one mark, and no other.
+func markedNotes(notes []string, mark string) []string {
+	return []string{strings.Join(append(unmarked(notes), restoreMark+mark), "\n")}
+}
+
+// DropMark takes the mark of a finished restore out of a VM's notes, so that no copy of the VM carries it. One without it stays as it is. ErrVMNotFound, ErrBusy.
+func (h *Host) DropMark(ctx context.Context, vmID, tag string) error {
+	settings, err := h.activeSettings(ctx, vmID)
+	marked, err := isMarked(settings, err, tag)
+	if err != nil || !marked {
+		return err
+	}
+	notes, err := settings.Strings("Notes")
+	if err != nil {
+		return err
+	}
+	_, err = h.callService(ctx, managementService, "ModifySystemSettings", wmi.Params{"SystemSettings": wmi.Object{
+		Class: classSettings, Path: settings.Path, Properties: map[string]any{"Notes": []string{strings.Join(unmarked(notes), "\n")}},
+	}})
+	return err
 }
 
 // defineSystem creates the VM without devices.

@@ -179,13 +179,13 @@ func (a Aside) sameDisks(vm VM) error {
 	return nil
 }
 
-// isMarked tells whether settings that were read, with or without an error, carry a mark.
+// isMarked tells whether settings that were read, with or without an error, carry a mark of their own.
 func isMarked(settings wmi.Instance, err error, tag string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	notes, err := settings.Strings("Notes")
-	return slices.Contains(marks(notes), tag), err
+	r := &reader{Instance: settings}
+	return carries(r.texts("Notes"), tag, r.text("VirtualSystemIdentifier")), r.err
 }
 
 // target is what a VM that was kept aside is imported as.

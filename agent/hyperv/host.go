@@ -52,8 +52,10 @@ type Host struct {
 	clock   wmi.Clock
 	// attacher is nil where the host attaches no disks.
 	attacher virtdisk.Attacher
-	// importing is held while a planned VM exists that has no mark yet.
+	// importing is held while a planned VM exists that has no mark yet. untried, which it guards, has the files that this process prepared to import and
+	// nobody tried yet: no planned VM can come of one.
 	importing sync.Mutex
+	untried   map[string]bool
 
 	shadows    vss.Service
 	shadowTurn chan struct{} // held while a snapshot set is made
@@ -64,6 +66,7 @@ func New(s Seams) *Host {
 	return &Host{
 		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock, attacher: s.Attacher,
 		shadows: s.Shadows, shadowTurn: make(chan struct{}, 1),
+		untried: map[string]bool{},
 	}
 }
 

@@ -85,6 +85,8 @@ func (h *Host) SupportedVersions(ctx context.Context) ([]string, error) {
 
 // PrepareImport looks at the host before an import of a file that gives the VM a name and notes. It changes nothing.
 func (h *Host) PrepareImport(ctx context.Context, file, keepID, name string, notes []string) (Import, error) {
+	h.importing.Lock()
+	defer h.importing.Unlock()
 	im := Import{File: file, ID: strings.ToUpper(keepID), Name: name, Marks: marks(notes)}
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
@@ -93,6 +95,7 @@ func (h *Host) PrepareImport(ctx context.Context, file, keepID, name string, not
 	for _, settings := range all {
 		im.Known = append(im.Known, settings.id)
 	}
+	h.untried[file] = true
 	return im, nil
 }
 
@@ -200,7 +203,7 @@ func (h *Host) destroy(ctx context.Context, system string) error {
 	return err
 }
 
-// PlannedTags lists the tags of the planned VMs that carry our mark: what a sweeper compares, by RestoreOf, with the tasks that live.
+// PlannedTags lists the tags of the planned VMs that carry our mark with their own id, not one that came with the file that they were imported from: what a sweeper compares, by RestoreOf, with the tasks that live.
 func (h *Host) PlannedTags(ctx context.Context) ([]string, error) {
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
@@ -212,7 +215,11 @@ func (h *Host) PlannedTags(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list our planned virtual machines: %w", err)
 		}
-		tags = append(tags, marks(notes)...)
+		for _, mark := range marks(notes) {
+			if tag, own := strings.CutSuffix(mark, markedAs+p.id); own {
+				tags = append(tags, tag)
+			}
+		}
 	}
 	return tags, nil
 }

@@ -85,7 +85,7 @@ func TestImportVMSurvivesEveryCrash(t *testing.T) {
 			l.Expect([]any{vm.Name, vm.State, vm.Generation, vm.Processors, vm.Memory, vm.Firmware, vm.CheckpointType}).
 				To(Equal([]any{"crm restored", hyperv.Off, 2, 4, original.Memory, original.Firmware, original.CheckpointType}))
 			l.Expect(vm.ID).NotTo(Equal(crmID))
-			l.Expect(vm.Notes).To(Equal([]string{"the crm of sales\nRestored by Hyperkeep, task task-9"}))
+			l.Expect(vm.Notes).To(Equal([]string{"the crm of sales\nRestored by Hyperkeep, task task-9, as " + vm.ID}))
 			for i, d := range vm.Disks {
 				l.Expect([]string{d.Key, d.Path}).To(Equal([]string{target.Disks[i].Key, target.Disks[i].Path}))
 			}
@@ -191,6 +191,53 @@ func TestSomebodyElsesPlannedVMIsLeftAlone(t *testing.T) {
 	l.Expect(err).NotTo(HaveOccurred())
 	l.Expect(l.planned()).To(Equal([]string{"hyperkeep task-1 crash"}), "the name that the checkpoint gave it")
 	l.Expect(l.PlannedTags(t.Context())).To(BeEmpty())
+}
+
+// importBy imports a file as somebody else does.
+func (l *lab) importBy(s wmi.Session, file string) {
+	l.Helper()
+	service, err := s.Query(l.Context(), "SELECT * FROM Msvm_VirtualSystemManagementService")
+	l.Expect(err).NotTo(HaveOccurred())
+	_, err = wmi.Call(l.Context(), s, hurried{}, service[0].Path, "ImportSystemDefinition", wmi.Params{"SystemDefinitionFile": file, "GenerateNewSystemIdentifier": true})
+	l.Expect(err).NotTo(HaveOccurred())
+}
+
+func TestPlannedVMOfTheSameNameIsNotAdopted(t *testing.T) {
+	t.Run("when it came between the preparation and the import", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		im, target := l.prepareImport(l.staged(), ""), l.target("SCSI-0-0", "SCSI-0-1")
+		l.importBy(l.foreignSession(), im.File)
+		l.Expect(l.RemoveImport(t.Context(), im, target.Tag)).To(Succeed())
+		_, err := l.ImportVM(t.Context(), im, target)
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(l.planned()).To(HaveLen(1), "it was neither removed nor realized")
+	})
+	t.Run("when it was imported from a VM that we restored", func(t *testing.T) {
+		l := newLab(t, oneVM())
+		imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), l.target("SCSI-0-0", "SCSI-0-1"))
+		l.Expect(err).NotTo(HaveOccurred())
+		for _, ending := range []string{".vmcx", ".vmgs", ".VMRS"} {
+			l.copyFile("restored/Virtual Machines/"+imported.VM.ID+ending, "exported/"+imported.VM.ID+ending)
+		}
+		l.importBy(l.foreignSession(), `D:\VMs\exported\`+imported.VM.ID+".vmcx")
+		l.Expect(l.planned()).To(HaveLen(1))
+		l.Expect(l.PlannedTags(t.Context())).To(BeEmpty(), "its mark is that of another VM")
+		l.Expect(l.RemoveImport(t.Context(), hyperv.Import{}, "task-9")).To(Succeed())
+		l.Expect(l.planned()).To(HaveLen(1))
+	})
+}
+
+func TestDropMark(t *testing.T) {
+	l := newLab(t, oneVM().with("state: running", "state: running\nnotes: [the crm of sales]"))
+	imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), l.target("SCSI-0-0", "SCSI-0-1"))
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(l.DropMark(t.Context(), imported.VM.ID, "task-8")).To(Succeed())
+	l.Expect(l.vm(imported.VM.ID).Notes).To(Equal(imported.VM.Notes), "another task's")
+	for range 2 {
+		l.Expect(l.DropMark(t.Context(), imported.VM.ID, "task-9")).To(Succeed())
+		l.Expect(l.vm(imported.VM.ID).Notes).To(Equal([]string{"the crm of sales"}))
+	}
+	l.Expect(l.DropMark(t.Context(), webID, "task-9")).To(MatchError(hyperv.ErrVMNotFound))
 }
 
 func TestTryImportSurvivesEveryCrash(t *testing.T) {

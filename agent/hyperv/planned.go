@@ -41,8 +41,9 @@ func (h *Host) plannedSettings(ctx context.Context) ([]plannedVM, error) {
 	return out, nil
 }
 
-// findPlanned finds the planned VM of a task: the one with its mark, else one that came after the import was prepared, carries the name that the file gave
-// it and the marks that the file has, if any: an agent that died between importing and marking left it. ErrVMNotFound.
+// findPlanned finds the planned VM of a task: the one with its mark, else the only one that came after the import was prepared, carries the name that the file
+// gave it and the marks that the file has, if any: an agent that died between importing and marking left it. Before this import was tried there is none, and of
+// several that fit any may be somebody else's: they stay. ErrVMNotFound. The caller holds importing.
 func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedVM, error) {
 	all, err := h.plannedSettings(ctx)
 	if err != nil {
@@ -57,15 +58,15 @@ func (h *Host) findPlanned(ctx context.Context, im Import, tag string) (plannedV
 		}
 		_, _, checkpoint := parseName(name)
 		switch {
-		case slices.Contains(marks(notes), tag):
+		case slices.Contains(marks(notes), tag+markedAs+p.id):
 			return h.systemOf(ctx, p)
-		case im.File == "": // nothing but the mark is known of it
+		case im.File == "", h.untried[im.File]: // only what is marked
 		case slices.Contains(im.Known, p.id), im.ID != "" && p.id != im.ID, !checkpoint && name != im.Name:
 		case slices.Equal(marks(notes), im.Marks):
 			unnamed = append(unnamed, p)
 		}
 	}
-	if len(unnamed) == 0 {
+	if len(unnamed) != 1 {
 		return plannedVM{}, fmt.Errorf("%w: planned by task %s", ErrVMNotFound, tag)
 	}
 	return h.systemOf(ctx, unnamed[0])
@@ -102,7 +103,7 @@ func (h *Host) plan(ctx context.Context, im Import, t RestoreTarget) (plannedVM,
 	if err != nil {
 		return plannedVM{}, err
 	}
-	properties := map[string]any{"ElementName": t.Name, "Notes": markedNotes(notes, t.Tag)}
+	properties := map[string]any{"ElementName": t.Name, "Notes": markedNotes(notes, t.Tag+markedAs+planned.id)}
 	for _, root := range dataRoots {
 		if _, known := planned.settings.Properties[root]; known {
 			properties[root] = cmp.Or(t.Roots[root], t.Folder)
@@ -145,6 +146,7 @@ func (h *Host) noneRuns(ctx context.Context, jobType int) error {
 }
 
 func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (plannedVM, error) {
+	delete(h.untried, im.File)
 	done, err := h.callService(ctx, managementService, "ImportSystemDefinition", wmi.Params{
 		"SystemDefinitionFile": im.File, "SnapshotFolder": "", "GenerateNewSystemIdentifier": im.ID == "",
 	})

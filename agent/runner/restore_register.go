@@ -74,6 +74,9 @@ func (r *restoreRun) finish(ctx context.Context) error {
 	if err := r.unstage(ctx, r.entry.Restore); err != nil {
 		r.report.Warn("ConfigurationFilesRemain", "The restore succeeded; the files in %s could not be deleted: %v.", r.entry.Restore.Staging, err)
 	}
+	if err := r.host.DropMark(ctx, r.entry.Restore.Result.ID, r.entry.Restore.ID); err != nil {
+		r.report.Warn("MarkRemains", "The restore succeeded; its mark could not be taken out of the virtual machine's notes: %v.", err)
+	}
 	r.bringToState(ctx)
 	if err := r.report.Restored(ctx, *r.entry.Restore.Result); err != nil {
 		return err

@@ -129,7 +129,12 @@ func (r *restore) finishReplaced(ctx context.Context, made *RestoreEntry) error 
 // settle clears up after a restore that succeeded and was killed before it could do so. What a virtual machine that has changed since may still need stays for
 // good. The result stays in the journal, so that an attempt that follows reports it and does not restore a second time.
 func (r *restore) settle(ctx context.Context, entry Entry, now time.Time) error {
-	err := errors.Join(r.finishReplaced(ctx, entry.Restore), r.unstage(ctx, entry.Restore))
+	made := entry.Restore
+	unmarked := r.host.DropMark(ctx, made.Result.ID, made.ID)
+	if errors.Is(unmarked, hyperv.ErrVMNotFound) {
+		unmarked = nil // it was removed since
+	}
+	err := errors.Join(r.finishReplaced(ctx, made), r.unstage(ctx, made), unmarked)
 	if err != nil && !errors.Is(err, hyperv.ErrDiskMismatch) && !errors.Is(err, hyperv.ErrVMNotFound) {
 		return err
 	}
