@@ -176,6 +176,9 @@ func TestVSSGoesWrong(t *testing.T) {
 	if got := unlisted.Status.Image; got.Method != v1alpha1.MethodWMI || got.MethodReason != "MethodIneligible" || !strings.Contains(got.MethodMessage, "writer") {
 		t.Errorf("the method is %s because of %s: %s", got.Method, got.MethodReason, got.MethodMessage)
 	}
+	if got := unlisted.Status.Image; got.Memory != v1alpha1.MemoryNotCaptured || !strings.Contains(got.MemoryMessage, "recovery checkpoint") {
+		t.Errorf("EZ-06: the memory is %s: %s", got.Memory, got.MemoryMessage)
+	}
 	r.host.Faults().DisableService("VSS")
 	disabled := r.backup("disabled", byVSS)
 	if f := disabled.Status.Failure; f == nil || f.Reason != v1alpha1.ReasonVSSServiceUnavailable {

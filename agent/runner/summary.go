@@ -54,9 +54,20 @@ func describeMethod(summary *v1alpha1.ImageSummary, annotations map[string]strin
 	reason, message, _ := strings.Cut(annotations[annotationMethodReason], ": ")
 	summary.MethodReason, summary.MethodMessage = reason, cut(message, maxMessage)
 	summary.Memory = v1alpha1.MemoryCapture(annotations[annotationMemory])
+	if summary.Memory == v1alpha1.MemoryNotCaptured {
+		summary.MemoryMessage = notCaptured(summary.Method)
+	}
 	if n, err := strconv.ParseInt(annotations[annotationInterruption], 10, 64); err == nil && n > 0 {
 		summary.InterruptionMilliseconds = &n
 	}
+}
+
+// notCaptured says why a method left the memory of a virtual machine that ran, or was paused, out (EZ-06).
+func notCaptured(method v1alpha1.BackupMethod) string {
+	if method == v1alpha1.MethodVSS {
+		return "memory not captured: the Hyper-V writer did not save the virtual machine for the snapshot"
+	}
+	return "memory not captured: a recovery checkpoint freezes the disks alone; a standard one, which has the memory, is neither application consistent nor tracked"
 }
 
 func diskSummary(disk image.DiskRecord, full v1alpha1.ImageType) v1alpha1.DiskSummary {

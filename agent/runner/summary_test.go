@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
@@ -48,5 +49,26 @@ func TestSummaryOf(t *testing.T) {
 	first := summaryOf(manifest(v1alpha1.RunAuto, full)).Disks[0]
 	if first.ReadPath != v1alpha1.ReadPathHandle || first.ReadPathReason != "ChainLogged" || first.ReadPathMessage != "its log: not empty" {
 		t.Errorf("the read path was cut wrongly: %+v", first)
+	}
+}
+
+func TestSummarySaysWhyTheMemoryIsMissing(t *testing.T) { // EZ-06
+	cases := map[string]struct {
+		method v1alpha1.BackupMethod
+		memory v1alpha1.MemoryCapture
+		want   string
+	}{
+		"a running machine by WMI":                  {v1alpha1.MethodWMI, v1alpha1.MemoryNotCaptured, "recovery checkpoint"},
+		"a running machine that VSS did not save":   {v1alpha1.MethodVSS, v1alpha1.MemoryNotCaptured, "did not save"},
+		"a saved one has it, and needs no excuse":   {v1alpha1.MethodWMI, v1alpha1.MemoryCaptured, ""},
+		"one that was off has none, and needs none": {v1alpha1.MethodWMI, v1alpha1.MemoryNone, ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := summaryOf(image.Manifest{Method: string(c.method), Annotations: map[string]string{annotationMemory: string(c.memory)}})
+			if got.Memory != c.memory || (c.want == "") != (got.MemoryMessage == "") || !strings.Contains(got.MemoryMessage, c.want) {
+				t.Errorf("got %s: %s", got.Memory, got.MemoryMessage)
+			}
+		})
 	}
 }

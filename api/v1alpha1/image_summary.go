@@ -86,6 +86,10 @@ type ImageSummary struct {
 	// memory says whether the image has the memory of the virtual machine.
 	// +optional
 	Memory MemoryCapture `json:"memory,omitempty"`
+	// memoryMessage says why the memory is not in the image.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	MemoryMessage string `json:"memoryMessage,omitempty"`
 	// protectedBytes is the virtual size of the disks in the image.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
