@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -169,15 +170,17 @@ func (f *forest) marked() (n int, took time.Duration) {
 	return n, took
 }
 
+var markVMs = flag.Int("mark.vms", 100, "VMs of BenchmarkMark; kopia's own collection takes long with many")
+
 // BenchmarkMark shows what the mark phase costs against kopia's own: images of the same chains add the segments that changed, and no more.
 // One VM has 32 segments, 2 GiB; each image changes one of them.
 func BenchmarkMark(b *testing.B) {
-	f := newForest(b, 100, 32)
+	f := newForest(b, *markVMs, 32)
 	grown := 0
 	for _, images := range []int{10, 30, 90} {
 		f.grow(grown, images)
 		grown = images
-		segments := 100 * (32 + images)
+		segments := *markVMs * (32 + images)
 		b.Run(fmt.Sprintf("images=%d", images), func(b *testing.B) {
 			for b.Loop() {
 				n, took := f.marked()
