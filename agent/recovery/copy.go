@@ -73,7 +73,11 @@ func (c *Copy) Run(ctx context.Context) error {
 			at = end
 		}
 	}
-	return errors.Join(group.Wait(), context.Cause(ctx))
+	err := errors.Join(group.Wait(), context.Cause(ctx))
+	if err != nil && c.Checkpoint != nil && c.Target.Sync() == nil {
+		_ = c.Checkpoint(c.finished) // a copy that is stopped in good order loses little; the error that counts is returned
+	}
+	return err
 }
 
 // countFinished counts what an earlier copy wrote, so that progress goes on where it was.

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/meter"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -175,10 +176,11 @@ func (r *Report) Progress(ctx context.Context, read func() (total, done, stored 
 
 // LimitedProgress shows the bandwidth that a transfer is limited to as well. limit may be nil.
 func (r *Report) LimitedProgress(ctx context.Context, limit *image.Bandwidth, read func() (total, done, stored int64)) (stop func()) {
-	m := meter{limit: limit}
+	var m meter.Meter
 	sample := func() {
 		total, done, stored := read()
-		progress := m.read(r.clock.Now(), total, done, stored)
+		now := r.clock.Now()
+		progress := progressOf(m.Read(now, total, done), now, stored, limit.Limited())
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.status.Progress = progress

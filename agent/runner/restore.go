@@ -201,7 +201,7 @@ func (r *restoreRun) planNew(ctx context.Context) error {
 	if parent == "" {
 		return stall("FolderUnknown", errors.New("the image does not say where its disks were: name target.folder"))
 	}
-	folder := strings.TrimRight(parent, `\`) + `\` + fileName(r.targetName())
+	folder := strings.TrimRight(parent, `\`) + `\` + recovery.FileName(r.targetName())
 	_, err := r.files.Stat(ctx, folder)
 	switch {
 	case err == nil:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/recovery"
 )
 
 // importPatience is how long an import waits for other operations of the host: undoing a restore of hours because somebody imports something else at that
@@ -34,7 +35,7 @@ func (r *restoreRun) planImport(ctx context.Context) error {
 		return nil
 	}
 	for _, file := range files {
-		made.Config = append(made.Config, made.Staging+`\`+fileName(file.Name))
+		made.Config = append(made.Config, made.Staging+`\`+recovery.FileName(file.Name))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/recovery"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -113,18 +114,11 @@ func parentFolder(path string) string {
 // volume is the drive that a path is on, such as D:, in upper case.
 func volume(path string) string { return strings.ToUpper(path[:min(len(path), len(`D:`))]) }
 
-// diskFiles names the files of a new virtual machine after the original's. Members of a checkpoint's chain, and names that two disks share, give way to
-// the disk's place.
+// diskFiles are the files of a new virtual machine in its folder.
 func diskFiles(folder string, disks []image.DiskRecord) []string {
-	files := []string{}
-	taken := map[string]bool{}
-	for _, disk := range disks {
-		name := fileName(disk.SourcePath[strings.LastIndexByte(disk.SourcePath, '\\')+1:])
-		if lower := strings.ToLower(name); !strings.HasSuffix(lower, ".vhdx") || taken[lower] {
-			name = disk.Key + ".vhdx"
-		}
-		taken[strings.ToLower(name)] = true
-		files = append(files, folder+`\`+name)
+	files := recovery.DiskFiles(disks, recovery.VHDX)
+	for i, name := range files {
+		files[i] = folder + `\` + name
 	}
 	return files
 }
@@ -136,15 +130,4 @@ func extension(path string) string {
 		return name[i:]
 	}
 	return ""
-}
-
-// fileName makes a text fit for a name on NTFS.
-func fileName(text string) string {
-	name := strings.Map(func(c rune) rune {
-		if c < ' ' || strings.ContainsRune(`<>:"/\|?*`, c) {
-			return '_'
-		}
-		return c
-	}, text)
-	return strings.TrimRight(name, " .")
 }

@@ -1,5 +1,6 @@
 // Command agent is Hyperkeep's hand on a Hyper-V host (agent host), its housekeeper of repositories (agent keeper), an emulated Hyper-V host for demos
-// and tests (agent emulate), and tools to look at a host before its first backup (agent preflight) and into disk files (agent disk). On Windows it enrolls its
+// and tests (agent emulate), and tools to look at a host before its first backup (agent preflight), into disk files (agent disk), and to restore images where
+// no cluster is left (agent images). On Windows it enrolls its
 // host (agent enroll) and is a service (agent install, uninstall and run).
 package main
 
@@ -30,7 +31,7 @@ func main() {
 		Use: "agent", Short: "Hyperkeep's agent", Version: version, SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRun: func(*cobra.Command, []string) { logTo(slog.New(slog.NewTextHandler(os.Stderr, nil))) },
 	}
-	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand(), requesterCommand())
+	root.AddCommand(hostCommand(), keeperCommand(), emulateCommand(), diskCommand(), preflightCommand(), requesterCommand(), imagesCommand())
 	root.AddCommand(enrollCommand(), installCommand(), uninstallCommand(), runCommand())
 	if cmd, err := root.ExecuteContextC(ctrl.LoggerInto(ctx, ctrl.Log)); err != nil {
 		exit := exitOf(cmd, err)
