@@ -26,7 +26,7 @@ func (r *Repository) fresh(ctx context.Context) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repository{loc: r.loc, password: r.password, opts: r.opts, session: again}, nil
+	return newRepository(ctx, r.loc, r.password, r.opts, again)
 }
 
 var errFormatChanged = errors.New("the format of the repository was changed")

@@ -140,23 +140,32 @@ func (d *DiskReader) Data(window extent.Extent) extent.Seq {
 	}
 }
 
-// ReadAt reads len(p) bytes at offset. At the end of the disk it returns io.EOF. ErrDamaged names the place of what cannot be trusted.
+// ReadAt reads len(p) bytes at offset, or none. At the end of the disk it returns io.EOF. ErrDamaged names the place of what cannot be trusted. Large
+// reads are cheaper: what lies together in the repository is fetched at once.
 func (d *DiskReader) ReadAt(p []byte, offset int64) (int, error) {
 	if offset < 0 {
 		return 0, fmt.Errorf("read disk %q: negative offset", d.record.Name)
 	}
-	want := extent.Extent{Offset: offset, Length: int64(len(p))}.Clip(extent.Extent{Length: d.record.Size})
+	window := extent.Extent{Offset: offset, Length: int64(len(p))}.Clip(extent.Extent{Length: d.record.Size})
+	var whole []want
 	var done int64
-	for e, err := range d.entries(want) {
+	for e, err := range d.entries(window) {
 		if err != nil {
-			return int(done), err
+			return 0, err
 		}
-		part := extent.Extent{Offset: e.Start, Length: e.Length}.Clip(want)
+		part := extent.Extent{Offset: e.Start, Length: e.Length}.Clip(window)
 		into := p[part.Offset-offset : part.End()-offset]
-		if err := d.readPart(e, part, into); err != nil {
-			return int(done), damaged(err, "disk %q at %d", d.record.Name, e.Start)
-		}
 		done += part.Length
+		if part.Length == e.Length && !d.img.zeros[e.Object] {
+			whole = append(whole, want{entry: e, into: into})
+			continue
+		}
+		if err := d.readPart(e, part, into); err != nil {
+			return 0, err
+		}
+	}
+	if err := d.fetch(whole); err != nil {
+		return 0, err
 	}
 	if done < int64(len(p)) {
 		return int(done), io.EOF
@@ -164,38 +173,22 @@ func (d *DiskReader) ReadAt(p []byte, offset int64) (int, error) {
 	return int(done), nil
 }
 
-// readPart fills a buffer from a part of one leaf.
+// readPart fills a buffer from a part of one leaf, or from zeros.
 func (d *DiskReader) readPart(e entry, part extent.Extent, into []byte) error {
 	if d.img.zeros[e.Object] {
 		clear(into)
 		return nil
 	}
-	if part.Length == e.Length {
-		return d.readLeaf(e, into)
-	}
 	leaf, ok := d.data.get(e.Object)
 	if !ok {
 		leaf = make([]byte, e.Length)
-		if err := d.readLeaf(e, leaf); err != nil {
+		if err := d.fetch([]want{{entry: e, into: leaf}}); err != nil {
 			return err
 		}
 		d.data.put(e.Object, leaf)
 	}
 	copy(into, leaf[part.Offset-e.Start:])
 	return nil
-}
-
-func (d *DiskReader) readLeaf(e entry, into []byte) error {
-	in, err := d.img.repo.session.OpenObject(d.ctx, e.Object)
-	if err != nil {
-		return err
-	}
-	defer in.Close() //nolint:errcheck // read only
-	if in.Length() != e.Length {
-		return fmt.Errorf("leaf has %d bytes in place of %d", in.Length(), e.Length)
-	}
-	_, err = io.ReadFull(in, into)
-	return err
 }
 
 // entries streams the leaves that meet a window, with offsets within the disk. A segment of zeros is one entry.

@@ -21,6 +21,7 @@ type Repository struct {
 	password string
 	opts     Options
 	session  *session
+	chunks   *chunks
 }
 
 // Initialize creates a repository. It fails when one is there already, and must not run twice at the same time on one location.
@@ -62,7 +63,16 @@ func Open(ctx context.Context, loc Location, password string, opts Options) (*Re
 	if err != nil {
 		return nil, err
 	}
-	return &Repository{loc: loc, password: password, opts: opts, session: s}, nil
+	return newRepository(ctx, loc, password, opts, s)
+}
+
+// newRepository makes a handle of a session, which it closes when it fails.
+func newRepository(ctx context.Context, loc Location, password string, opts Options, s *session) (*Repository, error) {
+	c, err := newChunks(s, opts.Parallelism)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
+	}
+	return &Repository{loc: loc, password: password, opts: opts, session: s, chunks: c}, nil
 }
 
 // OpenOrCreate opens a repository, and creates it first when there is none. Only one caller may do so at a time.

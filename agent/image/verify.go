@@ -130,7 +130,7 @@ func (c *diskCheck) segment(index int64) error {
 			continue
 		}
 		where := extent.Extent{Offset: start + e.Start, Length: e.Length}
-		err := damaged(c.reader.readLeaf(e, make([]byte, e.Length)), "disk %q at %d", c.result.Name, where.Offset)
+		err := c.reader.fetch([]want{{entry: entry{Start: where.Offset, Length: e.Length, Object: e.Object}, into: make([]byte, e.Length)}})
 		if err := c.note(where, err); err != nil {
 			return err
 		}

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// window is what one worker copies at a time, piece what it reads and writes at once.
+	// window is what one worker copies at a time, piece what it reads and writes at once: enough leaves that those that lie together in the repository are
+	// fetched together.
 	window = image.SegmentSize
-	piece  = image.LeafSize
+	piece  = 8 << 20
 	// holeSize is the smallest run of zeros that is left out.
 	holeSize = 64 << 10
 	// checkpointBytes is how much is written between two checkpoints, and about what a crash costs.
@@ -92,15 +93,15 @@ func (c *Copy) countFinished() error {
 	return nil
 }
 
+var buffers = sync.Pool{New: func() any { b := make([]byte, piece); return &b }}
+
 func (c *Copy) window(ctx context.Context, part extent.Extent) error {
-	var buffer []byte
 	var written int64
+	buffer := *buffers.Get().(*[]byte)
+	defer buffers.Put(&buffer)
 	for data, err := range c.Source.Data(part) {
 		if err != nil {
 			return err
-		}
-		if buffer == nil {
-			buffer = make([]byte, piece)
 		}
 		for at := data.Offset; at < data.End(); {
 			if ctx.Err() != nil {

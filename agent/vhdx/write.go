@@ -8,8 +8,11 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 )
 
-// growth is how much the file grows at least when it has no space left.
-const growth = 16 * mib
+// The file grows by an eighth when it has no space left, within these bounds: each time it is synced.
+const (
+	leastGrowth = 16 * mib
+	mostGrowth  = 256 * mib
+)
 
 // write stores bytes block by block.
 func (w *Writer) write(p []byte, off int64) (int, error) {
@@ -233,9 +236,12 @@ func (w *Writer) allocate(length int64) (int64, error) {
 				return 0, err
 			}
 		}
-		end := w.next + max(length, growth)
+		end := w.next + max(length, leastGrowth, min(w.next/8/mib*mib, mostGrowth))
 		if err := w.storage.Truncate(end); err != nil {
-			return 0, err
+			end = w.next + length // on a volume that is almost full
+			if err := w.storage.Truncate(end); err != nil {
+				return 0, err
+			}
 		}
 		if err := w.storage.Sync(); err != nil {
 			return 0, err
