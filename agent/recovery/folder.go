@@ -101,7 +101,7 @@ func (f *Folder) Run(ctx context.Context) (out []Restored, err error) {
 
 // plan opens the disks, and refuses before a byte is written what would fail later.
 func (f *Folder) plan(ctx context.Context) ([]*unfinished, error) {
-	records, err := f.selected()
+	records, err := Select(f.Image.Manifest().Disks, f.Disks)
 	if err != nil {
 		return nil, err
 	}
@@ -134,21 +134,21 @@ func (f *Folder) plan(ctx context.Context) ([]*unfinished, error) {
 	return disks, nil
 }
 
-// selected are the records of the wanted disks, in the image's order.
-func (f *Folder) selected() ([]image.DiskRecord, error) {
-	all := f.Image.Manifest().Disks
-	if len(f.Disks) == 0 {
+// Select picks the disks that are wanted, by key or name, in the image's order: all of them when none are named. ErrDiskNotFound of package image names
+// the one that there is not.
+func Select(all []image.DiskRecord, wanted []string) ([]image.DiskRecord, error) {
+	if len(wanted) == 0 {
 		return all, nil
 	}
-	var out []image.DiskRecord
-	for _, wanted := range f.Disks {
-		is := func(d image.DiskRecord) bool { return d.Key == wanted || strings.EqualFold(d.Name, wanted) }
-		if !slices.ContainsFunc(all, is) {
-			return nil, fmt.Errorf("%q: %w", wanted, image.ErrDiskNotFound)
+	is := func(d image.DiskRecord, name string) bool { return d.Key == name || strings.EqualFold(d.Name, name) }
+	for _, name := range wanted {
+		if !slices.ContainsFunc(all, func(d image.DiskRecord) bool { return is(d, name) }) {
+			return nil, fmt.Errorf("%q: %w", name, image.ErrDiskNotFound)
 		}
 	}
+	var out []image.DiskRecord
 	for _, disk := range all {
-		if slices.Contains(f.Disks, disk.Key) || slices.ContainsFunc(f.Disks, func(s string) bool { return strings.EqualFold(disk.Name, s) }) {
+		if slices.ContainsFunc(wanted, func(name string) bool { return is(disk, name) }) {
 			out = append(out, disk)
 		}
 	}

@@ -52,6 +52,9 @@ type RestoreEntry struct {
 	// Folder is the new folder, "" when an original is replaced. Files are the disks in order of the image's.
 	Folder string   `json:"folder,omitempty"`
 	Files  []string `json:"files"`
+	// Beneath are the disks of the original that files build upon, in order of Files, "" for a file that stands alone. Such a file has only what differs, and
+	// is merged into the disk beneath it once the restore succeeded.
+	Beneath []string `json:"beneath,omitempty"`
 	// Staging is the folder with the image's configuration files that an import reads, Config those files, the definition first. NotImported says why there is
 	// no import, from the moment that the virtual machine may have been defined in another way. Import is what is imported, from the moment that this may
 	// have begun.

@@ -41,13 +41,18 @@ type restoreRun struct {
 	report *Report
 	entry  Entry // what the journal has of this task
 
-	repository *image.Repository // open
-	image      *image.Image      // open
-	definition hyperv.Definition // open
-	name       string            // plan
-	disks      []restoredDisk    // plan
-	written    atomic.Int64      // write
+	repository *image.Repository  // open
+	image      *image.Image       // open
+	definition hyperv.Definition  // open
+	name       string             // plan
+	records    []image.DiskRecord // plan
+	disks      []restoredDisk     // plan
+	written    atomic.Int64       // write
+	compared   atomic.Int64       // write
 }
+
+// reasonDiskNotInImage is a disk that was asked for and is not there.
+const reasonDiskNotInImage = "DiskNotInImage"
 
 // undoTimeout bounds taking a failed restore back.
 const undoTimeout = 5 * time.Minute
@@ -150,15 +155,24 @@ func (r *restoreRun) open(ctx context.Context) error {
 
 // plan decides where each disk goes, and journals it.
 func (r *restoreRun) plan(ctx context.Context) error {
+	var err error
+	if r.records, err = recovery.Select(r.image.Manifest().Disks, r.spec.Disks); err != nil {
+		return stall(reasonDiskNotInImage, err)
+	}
 	planned := r.entry.Restore.Files != nil
 	if !planned {
-		var err error
 		if r.spec.Overwrite == v1alpha1.OverwriteReplace {
 			err = r.planInPlace(ctx)
 		} else {
 			err = r.planNew(ctx)
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case r.spec.Blocks == v1alpha1.BlocksChanged:
+			err = r.planRollBack(ctx)
+		case len(r.spec.Disks) > 0:
+			r.entry.Restore.NotImported = "only some disks are restored"
+		default:
 			err = r.planImport(ctx)
 		}
 		r.entry.Restore.State = restoredState(r.spec.State, r.image.Manifest().Annotations)
@@ -167,7 +181,7 @@ func (r *restoreRun) plan(ctx context.Context) error {
 		}
 	}
 	r.name = r.targetName()
-	for i, record := range r.image.Manifest().Disks {
+	for i, record := range r.records {
 		source, err := r.image.Disk(ctx, record.Key)
 		if err != nil {
 			return err
@@ -211,7 +225,7 @@ func (r *restoreRun) planNew(ctx context.Context) error {
 	}
 	r.entry.Restore.Folder = folder
 	r.entry.Restore.Staging = folder + `\hyperkeep`
-	r.entry.Restore.Files = diskFiles(folder, r.image.Manifest().Disks)
+	r.entry.Restore.Files = diskFiles(folder, r.records)
 	return nil
 }
 
@@ -223,7 +237,7 @@ func (r *restoreRun) planInPlace(ctx context.Context) error {
 	}
 	mark := "-restored-" + r.entry.Tag[:min(8, len(r.entry.Tag))] + ".vhdx"
 	files := []string{}
-	for _, record := range r.image.Manifest().Disks {
+	for _, record := range r.records {
 		beside := record.SourcePath
 		if present, found := vm.Disk(record.Key); found && present.Path != "" {
 			beside = present.Path
@@ -245,6 +259,9 @@ func (r *restoreRun) space(ctx context.Context) error {
 		_, file, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
 		if err != nil {
 			return err
+		}
+		if r.rollsBack(i) {
+			continue // as much as differs, which nobody knows yet
 		}
 		name := volume(r.disks[i].path)
 		needed[name] += file
@@ -270,6 +287,9 @@ func (r *restoreRun) write(ctx context.Context) error {
 	if r.entry.Restore.Written {
 		r.report.Note("An earlier run wrote the disks already.")
 		return nil
+	}
+	if r.entry.Restore.Beneath != nil {
+		return r.writeRollBack(ctx)
 	}
 	var total int64
 	for i := range r.disks {

@@ -18,6 +18,9 @@ func (r *restoreRun) register(ctx context.Context) error {
 	if r.spec.Overwrite == v1alpha1.OverwriteReplace {
 		return r.replace(ctx)
 	}
+	if len(r.spec.Disks) > 0 {
+		return r.succeeded(&hyperv.Restored{}, v1alpha1.RestoreFiles)
+	}
 	target := hyperv.RestoreTarget{
 		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID, Switches: r.switches(),
 	}
@@ -46,7 +49,7 @@ func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMet
 	r.report.WarnAll(reasonDifferent, r.entry.Restore.Warnings) // those of the trial: of an import that a killed agent made no others are left
 	r.report.WarnAll(reasonDifferent, made.Warnings)
 	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
-		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.Files, WrittenBytes: r.written.Load(),
+		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.paths(), WrittenBytes: r.written.Load(), ComparedBytes: r.compared.Load(),
 		Method: method, MethodReason: cut(r.entry.Restore.NotImported, 1024),
 	}
 	if err := r.journal.Put(r.entry); err != nil {
@@ -69,18 +72,28 @@ func (r *restoreRun) finish(ctx context.Context) error {
 	ctx, end := committed(ctx)
 	defer end()
 	r.report.TryStep(ctx, "Finish")
-	if err := r.finishReplaced(ctx, r.entry.Restore); err != nil {
+	err := r.finishReplaced(ctx, r.entry.Restore)
+	merging := err != nil && r.entry.Restore.Beneath != nil
+	switch {
+	case merging:
+		r.report.Warn("DisksNotMerged", "The restore succeeded; what was rewritten lies in files of its own above the disks, and is merged later: %v.", err)
+	case err != nil:
 		r.report.Warn("ReplacedDisksRemain", "The restore succeeded; what it replaced could not be deleted: %v.", err)
 	}
 	if err := r.unstage(ctx, r.entry.Restore); err != nil {
 		r.report.Warn("ConfigurationFilesRemain", "The restore succeeded; the files in %s could not be deleted: %v.", r.entry.Restore.Staging, err)
 	}
-	if err := r.host.DropMark(ctx, r.entry.Restore.Result.ID, r.entry.Restore.ID); err != nil {
-		r.report.Warn("MarkRemains", "The restore succeeded; its mark could not be taken out of the virtual machine's notes: %v.", err)
+	if r.entry.Restore.Result.Method != v1alpha1.RestoreFiles {
+		if err := r.host.DropMark(ctx, r.entry.Restore.Result.ID, r.entry.Restore.ID); err != nil {
+			r.report.Warn("MarkRemains", "The restore succeeded; its mark could not be taken out of the virtual machine's notes: %v.", err)
+		}
+		r.bringToState(ctx, !merging)
 	}
-	r.bringToState(ctx)
 	if err := r.report.Restored(ctx, *r.entry.Restore.Result); err != nil {
 		return err
+	}
+	if merging {
+		return nil // the sweeper finds it in the journal
 	}
 	if err := r.journal.Delete(r.entry.Tag); err != nil {
 		r.report.Warn("JournalRemains", "%v; the agent clears it later.", err)

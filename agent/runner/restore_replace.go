@@ -12,6 +12,9 @@ import (
 // replace gives the original's id to what the image has. What it was stays aside until the restore has succeeded. Where an import cannot do it, the original
 // is kept and gets the restored disks.
 func (r *restoreRun) replace(ctx context.Context) error {
+	if r.entry.Restore.Beneath != nil {
+		return r.rollBack(ctx)
+	}
 	imported, err := r.exchange(ctx)
 	if err != nil {
 		return err
@@ -20,7 +23,7 @@ func (r *restoreRun) replace(ctx context.Context) error {
 		return r.succeeded(imported, v1alpha1.RestoreImport)
 	}
 	if r.entry.Restore.Replacement == nil {
-		plan, err := r.host.PlanReplacement(ctx, r.image.Manifest().VM.ID, r.targetDisks(), &r.definition)
+		plan, err := r.host.PlanReplacement(ctx, r.image.Manifest().VM.ID, r.targetDisks(), r.settings())
 		if err != nil {
 			return err
 		}
@@ -37,6 +40,14 @@ func (r *restoreRun) replace(ctx context.Context) error {
 		return err
 	}
 	return r.succeeded(&hyperv.Restored{VM: vm}, v1alpha1.RestoreSwapDisks)
+}
+
+// settings are those that a replaced machine gets: none when only some of its disks are restored.
+func (r *restoreRun) settings() *hyperv.Definition {
+	if len(r.spec.Disks) > 0 {
+		return nil
+	}
+	return &r.definition
 }
 
 // exchange lets an imported virtual machine take the original's place. It returns none when that cannot be: then the original is there as it was, and the
@@ -120,6 +131,8 @@ func (r *restore) finishReplaced(ctx context.Context, made *RestoreEntry) error 
 	switch {
 	case made.Exchange != nil:
 		return r.host.FinishExchange(ctx, *made.Exchange)
+	case made.Beneath != nil:
+		return r.finishRollBack(ctx, made)
 	case made.Replacement != nil:
 		return r.host.FinishReplacement(ctx, *made.Replacement)
 	}

@@ -29,8 +29,8 @@ func restoredState(asked v1alpha1.RestoredState, recorded map[string]string) hyp
 }
 
 // bringToState brings the restored virtual machine to its state, and starts it if that is asked for. What does not work is a warning: the restore has succeeded.
-// Called again it does not touch a virtual machine that runs.
-func (r *restoreRun) bringToState(ctx context.Context) {
+// Called again it does not touch a virtual machine that runs. One that may not start yet stays off.
+func (r *restoreRun) bringToState(ctx context.Context, mayStart bool) {
 	id := r.entry.Restore.Result.ID
 	switch r.entry.Restore.State {
 	case hyperv.Off:
@@ -43,7 +43,7 @@ func (r *restoreRun) bringToState(ctx context.Context) {
 			r.report.Warn("NotSaved", "The virtual machine is off, not saved: the image does not have its memory, or Hyper-V did not import it.")
 		}
 	}
-	if !r.spec.PowerOn {
+	if !r.spec.PowerOn || !mayStart {
 		return
 	}
 	if err := r.host.Start(ctx, id); err != nil {

@@ -213,6 +213,15 @@ type RestoreTask struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=200
 	Folder string `json:"folder,omitempty"`
+	// disks restores these disks only, by their keys or names: to files, or in place of the original's. All, and the virtual machine, without it.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=256
+	Disks []string `json:"disks,omitempty"`
+	// blocks says whether disks in place are written anew, or only what differs from the image. All without it.
+	// +optional
+	Blocks Blocks `json:"blocks,omitempty"`
 	// switches maps the virtual switches of the image to those of the host.
 	// +optional
 	// +listType=map

@@ -34,11 +34,23 @@ const (
 	RestoredSaved RestoredState = "Saved"
 )
 
+// Blocks says how much of a disk a restore writes.
+// +kubebuilder:validation:Enum=All;Changed
+type Blocks string
+
+// How much of a disk a restore writes.
+const (
+	BlocksAll     Blocks = "All"
+	BlocksChanged Blocks = "Changed"
+)
+
 // RestoreJobSpec is one restore. Only cancel can change.
 //
-// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.state == oldSelf.state && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.switches) == has(oldSelf.switches) && (!has(self.switches) || self.switches == oldSelf.switches) && has(self.powerOn) == has(oldSelf.powerOn) && (!has(self.powerOn) || self.powerOn == oldSelf.powerOn)",message="a restore cannot be changed, only canceled: create another one"
+// +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source && self.overwrite == oldSelf.overwrite && self.state == oldSelf.state && self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.runDeadlineSeconds == oldSelf.runDeadlineSeconds && self.attempts == oldSelf.attempts && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.switches) == has(oldSelf.switches) && (!has(self.switches) || self.switches == oldSelf.switches) && has(self.powerOn) == has(oldSelf.powerOn) && (!has(self.powerOn) || self.powerOn == oldSelf.powerOn) && has(self.disks) == has(oldSelf.disks) && (!has(self.disks) || self.disks == oldSelf.disks) && self.blocks == oldSelf.blocks",message="a restore cannot be changed, only canceled: create another one"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled restore stays canceled: create another one",fieldPath=".cancel"
 // +kubebuilder:validation:XValidation:rule="self.overwrite != 'Replace' || !has(self.target) || (!has(self.target.name) && !has(self.target.folder) && !has(self.target.hostName))",message="overwrite Replace restores in place, where the virtual machine is: leave target.hostName, target.name and target.folder out",fieldPath=".target"
+// +kubebuilder:validation:XValidation:rule="self.blocks != 'Changed' || self.overwrite == 'Replace'",message="blocks Changed rolls the original back: set overwrite to Replace",fieldPath=".blocks"
+// +kubebuilder:validation:XValidation:rule="!has(self.disks) || self.overwrite == 'Replace' || !has(self.powerOn) || !self.powerOn",message="disks alone are restored to files, and there is nothing to start: leave powerOn out, or set overwrite to Replace",fieldPath=".powerOn"
 type RestoreJobSpec struct {
 	// source is the restore point.
 	// +required
@@ -53,6 +65,22 @@ type RestoreJobSpec struct {
 	// +optional
 	// +kubebuilder:default=Never
 	Overwrite Overwrite `json:"overwrite,omitempty"`
+
+	// disks restores these disks of the image only, by their keys or names: to files in a new folder, and no virtual machine is made; or with overwrite
+	// Replace in place of those of the original, which keeps everything else. All disks and the virtual machine without it.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	Disks []string `json:"disks,omitempty"`
+
+	// blocks is All (the disks are written anew, beside those that they replace) or Changed (with overwrite Replace: the original is turned off, its disks are
+	// compared with the image, and only what differs is written).
+	// +optional
+	// +kubebuilder:default=All
+	Blocks Blocks `json:"blocks,omitempty"`
 
 	// switches says which virtual switch of the host the network adapters get that were connected to another. What is not named here: a new virtual
 	// machine is not connected, a replaced one gets the switch that it had, or else one of the same name.
@@ -167,7 +195,7 @@ type RestoreJobStatus struct {
 }
 
 // RestoreMethod is the way by which Hyper-V got to know a restored virtual machine.
-// +kubebuilder:validation:Enum=Import;Define;SwapDisks
+// +kubebuilder:validation:Enum=Import;Define;SwapDisks;RollBack;Files
 type RestoreMethod string
 
 // The ways of a restore.
@@ -178,17 +206,21 @@ const (
 	RestoreDefine RestoreMethod = "Define"
 	// RestoreSwapDisks keeps the virtual machine that is replaced, and gives it the restored disks, memory and processors.
 	RestoreSwapDisks RestoreMethod = "SwapDisks"
+	// RestoreRollBack keeps the virtual machine and its disks, and writes to them what differs from the image.
+	RestoreRollBack RestoreMethod = "RollBack"
+	// RestoreFiles restores disks to files and makes no virtual machine.
+	RestoreFiles RestoreMethod = "Files"
 )
 
 // RestoredVirtualMachine is what a restore made.
 type RestoredVirtualMachine struct {
-	// id is the Hyper-V id.
-	// +required
+	// id is the Hyper-V id. None when only files were restored.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	ID string `json:"id,omitempty"`
-	// name in Hyper-V.
-	// +required
+	// name in Hyper-V. None when only files were restored.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Name string `json:"name,omitempty"`
@@ -209,6 +241,10 @@ type RestoredVirtualMachine struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	WrittenBytes int64 `json:"writtenBytes,omitempty"`
+	// comparedBytes of the original's disks were compared with the image, to find out what had to be written.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ComparedBytes int64 `json:"comparedBytes,omitempty"`
 }
 
 // RestoreJob brings one virtual machine back from one image.

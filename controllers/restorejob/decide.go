@@ -50,7 +50,7 @@ func decide(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, now 
 	n.status.RunStatus = step.Status
 	if current := seen.tasks.Current(); current != nil && delegation.Succeeded(current) {
 		n.status.Restored = current.Status.Restored
-		reportComplete(&n, image, job.Generation, now)
+		reportComplete(&n, job, image, now)
 	}
 	return n
 }
@@ -61,12 +61,16 @@ func refused(job *v1alpha1.RestoreJob, run delegation.Run, o *delegation.Obstacl
 	return n
 }
 
-// reportComplete says whether the restore brought all disks back. It cannot bring back what the image lacks.
-func reportComplete(n *next, image *v1alpha1.BackupImage, generation int64, now time.Time) {
+// reportComplete says whether the restore brought all disks back that were asked for. It cannot bring back what the image lacks.
+func reportComplete(n *next, job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, now time.Time) {
 	if image == nil || meta.FindStatusCondition(n.status.Conditions, v1alpha1.ConditionComplete) != nil {
 		return
 	}
-	conditions := report.ConditionsOf(&n.status.Conditions, generation, now)
+	conditions := report.ConditionsOf(&n.status.Conditions, job.Generation, now)
+	if len(job.Spec.Disks) > 0 {
+		conditions.True(v1alpha1.ConditionComplete, v1alpha1.ReasonAllDisksIncluded, "the disks that were asked for were restored: "+strings.Join(job.Spec.Disks, ", "))
+		return
+	}
 	var lacking []string
 	for _, disk := range image.Spec.Summary.Disks {
 		if disk.Included == v1alpha1.DiskExcluded {
@@ -84,7 +88,11 @@ func reportComplete(n *next, image *v1alpha1.BackupImage, generation int64, now 
 
 func success(task *v1alpha1.AgentTask) delegation.Verdict {
 	verdict := delegation.Verdict{Reason: v1alpha1.ReasonRestored, Message: "restored"}
-	if task != nil && task.Status.Restored != nil {
+	switch {
+	case task == nil || task.Status.Restored == nil:
+	case task.Status.Restored.Method == v1alpha1.RestoreFiles:
+		verdict.Message = fmt.Sprintf("restored %d disks to files on host %s", len(task.Status.Restored.Paths), task.Labels[v1alpha1.LabelHost])
+	default:
 		verdict.Message = fmt.Sprintf("restored as virtual machine %s on host %s", task.Status.Restored.Name, task.Labels[v1alpha1.LabelHost])
 	}
 	return verdict

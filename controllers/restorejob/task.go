@@ -22,6 +22,8 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 		Switches:  job.Spec.Switches,
 		State:     job.Spec.State,
 		PowerOn:   job.Spec.PowerOn,
+		Disks:     job.Spec.Disks,
+		Blocks:    job.Spec.Blocks,
 		RestoreID: string(job.UID),
 
 		VirtualMachineID: image.Spec.VirtualMachine.ID,
