@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/recovery"
@@ -159,30 +161,14 @@ func (r *restore) finishRollBack(ctx context.Context, made *RestoreEntry) error 
 	if err != nil {
 		return err
 	}
-	alone, above := *made.Replacement, *made.Replacement
-	alone.Disks, above.Disks, above.After = nil, nil, nil
+	alone := *made.Replacement
+	alone.Disks = nil
 	for i, disk := range made.Replacement.Disks {
 		if made.Beneath[i] == "" {
 			alone.Disks = append(alone.Disks, disk)
 			continue
 		}
-		present, found := vm.Disk(disk.Key)
-		if !found || !strings.EqualFold(present.Path, disk.New) {
-			continue // merged by an earlier call, or changed by a person
-		}
-		if vm.State != hyperv.Off {
-			return fmt.Errorf("%s is %s: its disks can be merged when it is off", vm.Name, vm.State)
-		}
-		if err := r.merge(ctx, disk.New, disk.Old); err != nil {
-			return fmt.Errorf("merge %s: %w", disk.New, err)
-		}
-		above.Disks = append(above.Disks, disk)
-	}
-	if err := r.host.RollBackReplacement(ctx, above); err != nil { // to the files that were merged into
-		return err
-	}
-	for _, disk := range above.Disks {
-		if err := r.files.Remove(ctx, disk.New); err != nil {
+		if err := r.finishDisk(ctx, vm, *made.Replacement, disk); err != nil {
 			return err
 		}
 	}
@@ -190,6 +176,48 @@ func (r *restore) finishRollBack(ctx context.Context, made *RestoreEntry) error 
 		return nil
 	}
 	return r.host.FinishReplacement(ctx, alone)
+}
+
+// finishDisk merges one disk, gives it to the machine, and deletes the file that was above it. Whatever a person has made of the machine meanwhile stays.
+func (r *restore) finishDisk(ctx context.Context, vm hyperv.VM, plan hyperv.Replacement, disk hyperv.ReplacedDisk) error {
+	present, _ := vm.Disk(disk.Key)
+	switch {
+	case strings.EqualFold(present.Path, disk.New) && vm.State != hyperv.Off:
+		return fmt.Errorf("%s is %s: its disks can be merged when it is off", vm.Name, vm.State)
+	case strings.EqualFold(present.Path, disk.New):
+		if err := r.merge(ctx, disk.New, disk.Old); err != nil {
+			return fmt.Errorf("merge %s: %w", disk.New, err)
+		}
+		plan.Disks, plan.After = []hyperv.ReplacedDisk{disk}, nil
+		if err := r.host.RollBackReplacement(ctx, plan); err != nil { // to the file that was merged into
+			return err
+		}
+	case !r.merged(ctx, disk.New, disk.Old):
+		return nil
+	}
+	return r.files.Remove(ctx, disk.New)
+}
+
+// merged says whether an earlier call has merged a file into the one beneath it: then that has taken its identity.
+func (r *restore) merged(ctx context.Context, path, into string) bool {
+	var ids [2]uuid.UUID
+	for i, name := range []string{path, into} {
+		file, err := r.files.Open(ctx, name)
+		if err != nil {
+			return false
+		}
+		size, err := file.Size()
+		if err == nil {
+			var member *vhdx.File
+			if member, err = vhdx.Open(file, size); err == nil {
+				ids[i] = member.DataWriteID()
+			}
+		}
+		if errors.Join(err, file.Close()) != nil {
+			return false
+		}
+	}
+	return ids[0] == ids[1]
 }
 
 func (r *restore) merge(ctx context.Context, path, into string) (err error) {

@@ -43,6 +43,7 @@ func TestController(t *testing.T) {
 			"canceled":                           w.cancel,
 			"deleted while it runs":              w.deletion,
 			"it is immutable":                    w.immutable,
+			"single disks, and a rollback":       w.parts,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t) })
 		}
@@ -100,7 +101,7 @@ func (w world) life(t *testing.T) {
 	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
 	g.Expect(*task.Spec.Restore).To(Equal(v1alpha1.RestoreTask{
 		ImageID: "new", VirtualMachineID: newer.Spec.VirtualMachine.ID, Digest: newer.Spec.Summary.Digest,
-		Overwrite: v1alpha1.OverwriteNever, Name: "crm-restored", RestoreID: string(job.UID), State: v1alpha1.RestoredAsRecorded,
+		Overwrite: v1alpha1.OverwriteNever, Name: "crm-restored", Blocks: v1alpha1.BlocksAll, RestoreID: string(job.UID), State: v1alpha1.RestoredAsRecorded,
 	}))
 	g.Expect(task.Labels).NotTo(HaveKey(v1alpha1.LabelVirtualMachineID), "a new virtual machine is in nobody's way")
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Placed"))
@@ -215,6 +216,38 @@ func (w world) immutable(t *testing.T) {
 		}
 		return err.Error()
 	}).Should(ContainSubstring("a restore cannot be changed"), "C 24")
+}
+
+// parts restores disks alone, and only what differs.
+func (w world) parts(t *testing.T) {
+	g := NewWithT(t)
+	machine := w.place(t, "parts")
+	image := w.Image(t, machine, "i", 1)
+	for message, edit := range map[string]func(*v1alpha1.RestoreJobSpec){
+		"set overwrite to Replace":  func(s *v1alpha1.RestoreJobSpec) { s.Blocks = v1alpha1.BlocksChanged },
+		"there is nothing to start": func(s *v1alpha1.RestoreJobSpec) { s.Disks, s.PowerOn = []string{"SCSI-0-0"}, true },
+		"Unsupported value":         func(s *v1alpha1.RestoreJobSpec) { s.Blocks = "Some" },
+	} {
+		job := &v1alpha1.RestoreJob{ObjectMeta: metav1.ObjectMeta{Namespace: "parts", Name: "refused"}}
+		from(image)(&job.Spec)
+		edit(&job.Spec)
+		g.Expect(w.Admin.Create(t.Context(), job)).To(MatchError(ContainSubstring(message)))
+	}
+	job := w.restore(t, "parts", func(s *v1alpha1.RestoreJobSpec) {
+		from(image)(s)
+		s.Disks, s.Overwrite, s.Blocks = []string{"SCSI-0-1"}, v1alpha1.OverwriteReplace, v1alpha1.BlocksChanged
+	})
+	task := w.Task(t, job.UID, v1alpha1.TaskRestore)
+	g.Expect(task.Spec.Restore.Disks).To(Equal([]string{"SCSI-0-1"}))
+	g.Expect(task.Spec.Restore.Blocks).To(Equal(v1alpha1.BlocksChanged))
+	files := func(t *v1alpha1.AgentTask) {
+		t.Status.Restored = &v1alpha1.RestoredVirtualMachine{Method: v1alpha1.RestoreFiles, Paths: []string{`D:\r\data.vhdx`}, ComparedBytes: 9}
+	}
+	w.Agent(t, task, stage.Claimed)
+	w.Agent(t, task, files, stage.Succeeded)
+	w.Eventually(t, w.verdict(t, job)).Should(Equal("True Restored"))
+	g.Expect(meta.FindStatusCondition(job.Status.Conditions, v1alpha1.ConditionComplete).Message).To(ContainSubstring("SCSI-0-1"))
+	g.Expect(meta.FindStatusCondition(job.Status.Conditions, v1alpha1.ConditionSucceeded).Message).To(ContainSubstring("to files"))
 }
 
 // restart stops the manager between any two steps of a restore.
