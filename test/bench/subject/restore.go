@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/google/uuid"
 
-	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/image"
+	"github.com/hyperkeep/hyperkeep/agent/recovery"
 )
 
 func restore(ctx context.Context, args []string) error {
@@ -25,40 +24,16 @@ func restore(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		target, err := os.Create(args[2])
+		file, err := os.Create(args[2])
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, target.Close()) }()
-		if err := target.Truncate(source.Size()); err != nil {
+		defer func() { err = errors.Join(err, file.Close()) }()
+		target, err := recovery.Create(file, recovery.Raw, source.Record(), uuid.Nil)
+		if err != nil {
 			return err
 		}
-		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(runtime.GOMAXPROCS(0))
-		for at := int64(0); at < source.Size() && ctx.Err() == nil; at += image.SegmentSize {
-			group.Go(func() error {
-				return copyWindow(source, target, extent.Extent{Offset: at, Length: image.SegmentSize})
-			})
-		}
-		return group.Wait()
+		job := recovery.Copy{Source: source, Target: target}
+		return errors.Join(job.Run(ctx), target.Close())
 	})
-}
-
-func copyWindow(source *image.DiskReader, target *os.File, window extent.Extent) error {
-	buffer := make([]byte, image.LeafSize)
-	for e, err := range source.Data(window) {
-		if err != nil {
-			return err
-		}
-		for at := e.Offset; at < e.End(); at += image.LeafSize {
-			piece := buffer[:min(image.LeafSize, e.End()-at)]
-			if _, err := source.ReadAt(piece, at); err != nil {
-				return err
-			}
-			if _, err := target.WriteAt(piece, at); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
