@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
@@ -81,7 +82,7 @@ func TestRollBackThroughHyperV(t *testing.T) {
 // same, in a file above its disk.
 func TestRollBackIsMergedWhenTheMachineIsOff(t *testing.T) {
 	r := newHostOnly(t, "")
-	ctx, vm := t.Context(), r.machine("crm")
+	ctx, vm, now := t.Context(), r.machine("crm"), time.Now()
 	disk := vm.Disks[0]
 	above := strings.TrimSuffix(disk.Path, ".vhdx") + "-restored-1.vhdx"
 	want := bytes.Clone(r.content("crm", "system.vhdx"))
@@ -123,7 +124,7 @@ func TestRollBackIsMergedWhenTheMachineIsOff(t *testing.T) {
 	if err := r.logic.Start(ctx, vm.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := restores.undo(ctx, entry); err == nil || !strings.Contains(err.Error(), "when it is off") {
+	if err := restores.settle(ctx, entry, now); err == nil || !strings.Contains(err.Error(), "when it is off") {
 		t.Errorf("a running machine: %v", err)
 	}
 	if got := r.machine("crm"); got.State != hyperv.Running || got.Disks[0].Path != above {
@@ -133,13 +134,13 @@ func TestRollBackIsMergedWhenTheMachineIsOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second call finds nothing to do
-		if err := restores.undo(ctx, entry); err != nil {
+		if err := restores.settle(ctx, entry, now); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r.expectOnly(t, vm.ID, want)
-	if _, found, err := restores.journal.Get("1"); found || err != nil {
-		t.Errorf("the journal still has it: %v", err)
+	if settled, found, err := restores.journal.Get("1"); !found || settled.Restore.Settled.IsZero() || err != nil {
+		t.Errorf("it is not settled: %v", err)
 	}
 }
 
