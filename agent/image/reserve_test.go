@@ -99,7 +99,7 @@ func newPausing(segments int, seed uint64) *pausing {
 // fill writes something new to the start of a segment.
 func (p *pausing) fill(segment int64, seed uint64, length int64) extent.Extent {
 	e := extent.Extent{Offset: segment * SegmentSize, Length: length}
-	rand.NewChaCha8([32]byte{byte(seed), byte(segment)}).Read(p.bytes[e.Offset:e.End()]) //nolint:errcheck // never fails
+	rand.NewChaCha8([32]byte{byte(seed), byte(segment)}).Read(p.bytes[e.Offset:e.End()])
 	return e
 }
 
