@@ -90,7 +90,7 @@ func TestNextAttemptInheritsWhatTheSweeperSettled(t *testing.T) {
 	sweeper := &Sweeper{Journal: journal, Clock: clk}
 	settled, _, err := journal.Get(first.Tag)
 	if err == nil {
-		err = sweeper.forget(settled)
+		_, err = sweeper.forget(settled)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestNextAttemptInheritsWhatTheSweeperSettled(t *testing.T) {
 		t.Errorf("it would be restored a second time: %+v, %v", got.Restore, err)
 	}
 	clk.Step(settledPeriod)
-	if err := sweeper.forget(settled); err != nil {
+	if _, err := sweeper.forget(settled); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := journal.List(); err != nil || len(left) != 1 || left[0].Tag != "attempt-2" {

@@ -60,7 +60,6 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	release := &release{host: s.Host, journal: s.Journal, clock: s.Clock}
 	for tag, entry := range leftovers {
 		if live[tag] || s.Tasks.Running(types.UID(tag)) {
 			continue
@@ -73,34 +72,40 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		} else if entry.journaled {
 			continue
 		}
-		if settled := entry.Restore; settled != nil && !settled.Settled.IsZero() {
-			if err := s.forget(entry); err != nil {
-				return err
-			}
-			continue
+		if settled, err := s.forget(entry); err != nil {
+			return err
+		} else if !settled {
+			s.takeBack(ctx, tag, entry)
 		}
-		log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
-		limited, cancel := context.WithTimeout(ctx, releaseTimeout)
-		if entry.Restore != nil {
-			log.Info("Took back what a dead restore left behind", "error", s.Restores.sweep(limited, tag, entry.Restore.ID, s.Clock.Now()))
-		} else {
-			result := release.leave(limited, entry)
-			log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
-		}
-		cancel()
 	}
 	return nil
+}
+
+// takeBack takes back what a dead task left. What cannot be is tried at the next sweep.
+func (s *Sweeper) takeBack(ctx context.Context, tag string, entry Entry) {
+	log := ctrl.LoggerFrom(ctx).WithValues("task", tag)
+	limited, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if entry.Restore != nil {
+		log.Info("Took back what a dead restore left behind", "error", s.Restores.sweep(limited, tag, entry.Restore.ID, s.Clock.Now()))
+		return
+	}
+	result := (&release{host: s.Host, journal: s.Journal, clock: s.Clock}).leave(limited, entry)
+	log.Info("Swept what a dead backup left behind", "virtualMachine", entry.VirtualMachineID, "result", result.reason, "message", result.message)
 }
 
 // settledPeriod is how long the result of a dead attempt is remembered: longer than the next one may wait for its host.
 const settledPeriod = 14 * 24 * time.Hour
 
-// forget deletes the result of a restore that nobody asks for any more.
-func (s *Sweeper) forget(entry Entry) error {
-	if s.Clock.Since(entry.Restore.Settled) < settledPeriod {
-		return nil
+// forget says whether an entry is no more than the result of a restore, and deletes one that nobody asks for any more.
+func (s *Sweeper) forget(entry Entry) (settled bool, err error) {
+	if entry.Restore == nil || entry.Restore.Settled.IsZero() {
+		return false, nil
 	}
-	return s.Journal.Delete(entry.Tag)
+	if s.Clock.Since(entry.Restore.Settled) >= settledPeriod {
+		err = s.Journal.Delete(entry.Tag)
+	}
+	return true, err
 }
 
 // sweepPlanned destroys the planned virtual machines of restores that nobody works on and that the journal does not know: what it knows is taken back as a

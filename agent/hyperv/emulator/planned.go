@@ -60,6 +60,15 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 	for _, c := range d.Checkpoints { // their files were not imported
 		v.record.Snapshots = append(v.record.Snapshots, &snapshotRecord{ID: c.ID, Name: c.Name, Type: typeMissing, Created: v.record.Created, Config: d.Config})
 	}
+	if err := v.writePlanned(d); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(v.dir))
+	}
+	h.vms[v.folder] = v
+	return v, nil
+}
+
+// writePlanned writes the files of a planned VM, its vm.yaml last.
+func (v *vm) writePlanned(d importedDefinition) error {
 	text, err := updateYAML(nil, vmConfig{}, d.Config)
 	if err == nil && d.guestState != nil {
 		err = writeFile(filepath.Join(v.dir, guestStateFile), d.guestState)
@@ -73,11 +82,7 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 	if err == nil {
 		err = writeFile(filepath.Join(v.dir, "vm.yaml"), text)
 	}
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(v.dir))
-	}
-	h.vms[v.folder] = v
-	return v, nil
+	return err
 }
 
 func (h *Host) newPlanned(id string) *vm {
