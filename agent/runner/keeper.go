@@ -30,6 +30,7 @@ func RunKeeper(ctx context.Context, opts Options) error {
 		v1alpha1.TaskVerify:      &verify{repositories},
 		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, exclusive: exclusive},
 		v1alpha1.TaskMaintain:    &maintain{repositories: repositories, exclusive: exclusive},
+		v1alpha1.TaskSyncCatalog: &syncCatalog{repositories},
 	}, func(*Tasks) []manager.Runnable { return nil })
 }
 

@@ -134,6 +134,11 @@ func (r *Report) Maintained(ctx context.Context, done v1alpha1.MaintainResult) e
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Maintained = &done })
 }
 
+// Catalog records a page of the repository's catalog.
+func (r *Report) Catalog(ctx context.Context, page v1alpha1.CatalogPage) error {
+	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Catalog = &page })
+}
+
 // Released records whether the host is clean again.
 func (r *Report) Released(ctx context.Context, status metav1.ConditionStatus, reason, message string) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) {

@@ -131,7 +131,10 @@ func (r *restoreRun) all(ctx context.Context) error {
 // open reads what the image says of itself and of the virtual machine.
 func (r *restoreRun) open(ctx context.Context) error {
 	var err error
-	if r.image, err = r.repository.Match(ctx, r.spec.ImageID, r.spec.VirtualMachineID, r.spec.Digest); err != nil {
+	if r.image, err = r.find(ctx); err != nil {
+		return err
+	}
+	if err := allowed(r.spec, r.image.Manifest()); err != nil {
 		return err
 	}
 	file, err := r.image.File(ctx, definitionFile)
@@ -151,6 +154,30 @@ func (r *restoreRun) open(ctx context.Context) error {
 	}
 	r.report.Note("The image of %s was taken at %s, with %d disks.", manifest.VM.Name, manifest.TakenAt.UTC().Format(time.RFC3339), len(manifest.Disks))
 	return nil
+}
+
+// find opens the image that was recorded. Without a record its id must say which one it is: whoever adds images can give an id to several.
+func (r *restoreRun) find(ctx context.Context) (*image.Image, error) {
+	if r.spec.VirtualMachineID != "" {
+		return r.repository.Match(ctx, r.spec.ImageID, r.spec.VirtualMachineID, r.spec.Digest)
+	}
+	found, err := r.repository.Images(ctx, image.ImageFilter{ID: r.spec.ImageID})
+	if err == nil && len(found) > 1 {
+		return nil, stall(v1alpha1.ReasonImageNotFound, fmt.Errorf("%d images have the id %s: import the catalog, and name the BackupImage", len(found), r.spec.ImageID))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.repository.Image(ctx, r.spec.ImageID)
+}
+
+// allowed says whether a restore may have an image that it names by its id: a repository may serve many namespaces.
+func allowed(spec *v1alpha1.RestoreTask, manifest image.Manifest) error {
+	if spec.Namespace == "" || manifest.Annotations[annotationNamespace] == spec.Namespace {
+		return nil
+	}
+	return stall(v1alpha1.ReasonImageOfAnotherNamespace,
+		fmt.Errorf("image %s was not taken for namespace %s: restore it from the namespace that it was taken for", manifest.ID, spec.Namespace))
 }
 
 // plan decides where each disk goes, and journals it.

@@ -24,6 +24,7 @@ const definitionFile = "definition.json"
 const (
 	annotationNamespace  = "hyperkeep.io/namespace"
 	annotationObjectName = "hyperkeep.io/virtual-machine"
+	annotationRetention  = "hyperkeep.io/retention" // as JSON
 	annotationRunType    = "hyperkeep.io/run-type"
 	annotationAllocated  = "hyperkeep.io/allocated-bytes"
 	// annotationMethodReason is why the method was chosen, as "Reason: message".
@@ -97,6 +98,10 @@ func (r *backupRun) annotations() map[string]string {
 		annotationNamespace: r.spec.Namespace, annotationObjectName: r.spec.VirtualMachine.ObjectName,
 		annotationRunType: string(r.spec.Type), annotationAllocated: strconv.FormatInt(allocated, 10),
 		annotationMethodReason: r.method.why.String(), annotationMemory: string(r.memory()),
+	}
+	if r.spec.Retention != nil {
+		text, _ := json.Marshal(r.spec.Retention) // a number and a text
+		out[annotationRetention] = string(text)
 	}
 	if r.method.name == v1alpha1.MethodVSS {
 		out[annotationInterruption] = strconv.FormatInt(r.taken.Interruption.Milliseconds(), 10)

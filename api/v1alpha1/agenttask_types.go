@@ -18,7 +18,7 @@ const (
 )
 
 // TaskKind says what is delegated.
-// +kubebuilder:validation:Enum=Backup;Restore;Release;Probe;DeleteImage;Verify;Maintain
+// +kubebuilder:validation:Enum=Backup;Restore;Release;Probe;DeleteImage;Verify;Maintain;SyncCatalog
 type TaskKind string
 
 // What is delegated: the first three to host agents, the others to keepers.
@@ -30,6 +30,7 @@ const (
 	TaskDeleteImage TaskKind = "DeleteImage"
 	TaskVerify      TaskKind = "Verify"
 	TaskMaintain    TaskKind = "Maintain"
+	TaskSyncCatalog TaskKind = "SyncCatalog"
 )
 
 // AgentTaskSpec is one piece of work, fully resolved: the agent follows no reference but the credential in its own namespace. Only cancel can
@@ -37,7 +38,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.kind == oldSelf.kind && self.deadline == oldSelf.deadline && self.owner == oldSelf.owner",message="a task cannot be changed, only canceled"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="a canceled task stays canceled",fieldPath=".cancel"
-// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release') && (!has(self.probe) || self.kind == 'Probe') && has(self.maintain) == (self.kind == 'Maintain')",message="the payload does not fit the kind"
+// +kubebuilder:validation:XValidation:rule="has(self.backup) == (self.kind == 'Backup') && has(self.restore) == (self.kind == 'Restore') && has(self.release) == (self.kind == 'Release') && has(self.image) == (self.kind in ['DeleteImage', 'Verify']) && has(self.repository) == (self.kind != 'Release') && (!has(self.probe) || self.kind == 'Probe') && has(self.maintain) == (self.kind == 'Maintain') && has(self.catalog) == (self.kind == 'SyncCatalog')",message="the payload does not fit the kind"
 type AgentTaskSpec struct {
 	// kind of the work.
 	// +required
@@ -79,6 +80,10 @@ type AgentTaskSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
 	Maintain *MaintainTask `json:"maintain,omitempty"`
+	// catalog is the payload of kind SyncCatalog.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task cannot be changed, only canceled"
+	Catalog *CatalogTask `json:"catalog,omitempty"`
 }
 
 // TaskOwner is the object that a task was made for.
@@ -193,8 +198,8 @@ type RestoreTask struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	ImageID string `json:"imageID,omitempty"`
-	// virtualMachineID that the image was taken of, as it was recorded when the image was published.
-	// +required
+	// virtualMachineID that the image was taken of, as it was recorded when the image was published. Absent where no record of the image was asked.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	VirtualMachineID string `json:"virtualMachineID,omitempty"`
@@ -202,6 +207,10 @@ type RestoreTask struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Digest string `json:"digest,omitempty"`
+	// namespace that the image must have been taken for. Any without it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
 	// overwrite says whether the original is replaced.
 	// +required
 	Overwrite Overwrite `json:"overwrite,omitempty"`
@@ -348,6 +357,9 @@ type AgentTaskStatus struct {
 	// maintained is what a maintenance did.
 	// +optional
 	Maintained *MaintainResult `json:"maintained,omitempty"`
+	// catalog is the page that was asked for.
+	// +optional
+	Catalog *CatalogPage `json:"catalog,omitempty"`
 }
 
 // MaintainResult is what a maintenance did.

@@ -2,8 +2,19 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Reasons of a BackupRepository. Its conditions are Ready, Reconciling, Stalled, Dependable and Maintained.
+// Reasons of a BackupRepository. Its conditions are Ready, Reconciling, Stalled, Dependable, Maintained and Imported.
 const (
+	// ConditionImported says how the import that importRequest asks for went. Absent before the first.
+	ConditionImported = "Imported"
+
+	ReasonImporting             = "Importing"
+	ReasonCatalogImported       = "CatalogImported"
+	ReasonImagesUnplaced        = "ImagesUnplaced"
+	ReasonImagesUnreadable      = "ImagesUnreadable"
+	ReasonImportFailed          = "ImportFailed"
+	ReasonNamespaceNotAllowed   = "NamespaceNotAllowed"
+	ReasonNamespaceMissing      = "NamespaceNotFound"
+	ReasonNameTaken             = "NameTaken"
 	ReasonReachable             = "Reachable"
 	ReasonSecretNotFound        = "SecretNotFound"
 	ReasonSecretIncomplete      = "SecretIncomplete"
@@ -208,6 +219,11 @@ type BackupRepositorySpec struct {
 	// +optional
 	Immutability *Immutability `json:"immutability,omitempty"`
 
+	// importRequest has BackupImages made of the images in the repository that have none, whenever it changes: of those whose namespace the repository allows.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	ImportRequest string `json:"importRequest,omitempty"`
+
 	// probeIntervalSeconds is how often the keeper checks the repository.
 	// +optional
 	// +kubebuilder:default=300
@@ -255,7 +271,7 @@ type StorageFacts struct {
 
 // BackupRepositoryStatus is what the keeper found.
 type BackupRepositoryStatus struct {
-	// conditions are Ready, Reconciling, Stalled, Dependable and Maintained.
+	// conditions are Ready, Reconciling, Stalled, Dependable, Maintained and Imported.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -308,6 +324,10 @@ type BackupRepositoryStatus struct {
 	// maintenance is what the keeper's last maintenance did. Absent before the first.
 	// +optional
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+
+	// catalogImport is the import that was asked for last.
+	// +optional
+	CatalogImport *CatalogImport `json:"catalogImport,omitempty"`
 }
 
 // MaintenanceStatus is how a repository is kept.

@@ -59,6 +59,9 @@ const ManagedBy = "hyperkeep"
 // FinalizerHostClean holds a run or an image until what it left on a host or in a repository is gone.
 const FinalizerHostClean = "hyperkeep.io/host-clean"
 
+// AnnotationImported on a BackupImage says that it was made of what the repository says. Its value is the importRequest.
+const AnnotationImported = "hyperkeep.io/imported"
+
 // AnnotationAbandon on a run that is being deleted is the way out when its host never comes back: the finalizer goes, and an event records
 // what may have been left on the host. Its value is a reason in the person's own words.
 const AnnotationAbandon = "hyperkeep.io/abandon"

@@ -8,6 +8,8 @@ const (
 	ReasonNoImage             = "NoImage"
 	ReasonImageNotReady       = "ImageNotReady"
 	ReasonOverwriteNotAllowed = "OverwriteNotAllowed"
+	// ReasonImageOfAnotherNamespace means that the image says of itself that it was taken for another namespace than that of the restore.
+	ReasonImageOfAnotherNamespace = "ImageOfAnotherNamespace"
 )
 
 // Overwrite says whether a restore may replace the original.
@@ -51,6 +53,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.overwrite != 'Replace' || !has(self.target) || (!has(self.target.name) && !has(self.target.folder) && !has(self.target.hostName))",message="overwrite Replace restores in place, where the virtual machine is: leave target.hostName, target.name and target.folder out",fieldPath=".target"
 // +kubebuilder:validation:XValidation:rule="self.blocks != 'Changed' || self.overwrite == 'Replace'",message="blocks Changed rolls the original back: set overwrite to Replace",fieldPath=".blocks"
 // +kubebuilder:validation:XValidation:rule="!has(self.disks) || self.overwrite == 'Replace' || !has(self.powerOn) || !self.powerOn",message="disks alone are restored to files, and there is nothing to start: leave powerOn out, or set overwrite to Replace",fieldPath=".powerOn"
+// +kubebuilder:validation:XValidation:rule="!has(self.source.repositoryRef) || (self.overwrite == 'Never' && has(self.target) && has(self.target.hostName) && has(self.target.name))",message="an image that is named by its repository is restored as a new virtual machine: give target.hostName and target.name, and leave overwrite out",fieldPath=".target"
 type RestoreJobSpec struct {
 	// source is the restore point.
 	// +required
@@ -139,7 +142,8 @@ type SwitchMapping struct {
 }
 
 // RestoreSource names the restore point, in exactly one way.
-// +kubebuilder:validation:ExactlyOneOf=imageRef;virtualMachine
+// +kubebuilder:validation:ExactlyOneOf=imageRef;virtualMachine;repositoryRef
+// +kubebuilder:validation:XValidation:rule="has(self.repositoryRef) == has(self.imageID)",message="repositoryRef and imageID name an image together"
 type RestoreSource struct {
 	// imageRef names the image.
 	// +optional
@@ -147,6 +151,14 @@ type RestoreSource struct {
 	// virtualMachine takes the newest image of a virtual machine, which need not exist any more.
 	// +optional
 	VirtualMachine *VirtualMachineSource `json:"virtualMachine,omitempty"`
+	// repositoryRef names the repository of an image that need not have a BackupImage. The image must have been taken for the namespace of the restore.
+	// +optional
+	RepositoryRef *RepositoryReference `json:"repositoryRef,omitempty"`
+	// imageID of the image in that repository.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	ImageID string `json:"imageID,omitempty"`
 }
 
 // VirtualMachineSource takes the newest image of a virtual machine.

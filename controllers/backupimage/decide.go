@@ -147,8 +147,8 @@ func (d *decider) erase(reason, because string, last action) {
 		d.lingers(reason, fmt.Sprintf("%s, once restore %s has ended", because, d.seen.restore))
 	case d.seen.backup != "":
 		d.lingers(reason, fmt.Sprintf("%s, once backup %s has ended, which may stand on it", because, d.seen.backup))
-	case d.obstacle() != nil:
-		d.lingers(reason, fmt.Sprintf("%s, but %s. To delete the object alone, set deletionPolicy to Retain", because, d.obstacle().Message))
+	case d.eraseObstacle() != nil:
+		d.lingers(reason, fmt.Sprintf("%s, but %s. To delete the object alone, set deletionPolicy to Retain", because, d.eraseObstacle().Message))
 	case task != nil && !d.retryDue(task):
 		d.failed(task)
 	case !d.announced(reason):
@@ -187,6 +187,17 @@ func (d *decider) failed(task *v1alpha1.AgentTask) {
 // obstacle keeps the keeper from working. A repository need not serve the image's namespace any more for the image to be deleted.
 func (d *decider) obstacle() *delegation.Obstacle {
 	return delegation.ReadyObstacle(d.seen.repository, d.image.Spec.RepositoryRef.Name)
+}
+
+// eraseObstacle keeps the keeper from deleting the image.
+func (d *decider) eraseObstacle() *delegation.Obstacle {
+	if o := d.obstacle(); o != nil {
+		return o
+	}
+	if delegation.Importing(d.seen.repository) {
+		return delegation.Waits(v1alpha1.ReasonImporting, "the catalog of repository %s is being imported", d.seen.repository.Name)
+	}
+	return nil
 }
 
 // keep is the state of an image that stays.

@@ -91,18 +91,20 @@ func seriesOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Re
 }
 
 func restoreOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader, indexed bool) (string, error) {
-	options := []client.ListOption{client.InNamespace(image.Namespace)}
-	if indexed {
-		options = append(options, index.RestoresOf(image.Name))
-	}
-	restores := &v1alpha1.RestoreJobList{}
-	if err := reader.List(ctx, restores, options...); err != nil {
-		return "", err
-	}
-	for i := range restores.Items {
-		restore := &restores.Items[i]
-		if !delegation.Terminal(restore.Status.RunStatus) && reads(restore, image.Name) {
-			return restore.Name, nil
+	for _, name := range []string{image.Name, image.Spec.ImageID} {
+		options := []client.ListOption{client.InNamespace(image.Namespace)}
+		if indexed {
+			options = append(options, index.RestoresOf(name))
+		}
+		restores := &v1alpha1.RestoreJobList{}
+		if err := reader.List(ctx, restores, options...); err != nil {
+			return "", err
+		}
+		for i := range restores.Items {
+			restore := &restores.Items[i]
+			if !delegation.Terminal(restore.Status.RunStatus) && reads(restore, image) {
+				return restore.Name, nil
+			}
 		}
 	}
 	return "", nil
@@ -129,10 +131,14 @@ func backupOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Re
 	return "", nil
 }
 
-func reads(restore *v1alpha1.RestoreJob, image string) bool {
-	if chosen := restore.Status.ImageRef; chosen != nil {
-		return chosen.Name == image
+func reads(restore *v1alpha1.RestoreJob, image *v1alpha1.BackupImage) bool {
+	source := restore.Spec.Source
+	switch {
+	case restore.Status.ImageRef != nil:
+		return restore.Status.ImageRef.Name == image.Name
+	case source.RepositoryRef != nil:
+		return *source.RepositoryRef == image.Spec.RepositoryRef && source.ImageID == image.Spec.ImageID
+	default:
+		return source.ImageRef != nil && source.ImageRef.Name == image.Name
 	}
-	named := restore.Spec.Source.ImageRef
-	return named != nil && named.Name == image
 }

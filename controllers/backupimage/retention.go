@@ -36,6 +36,9 @@ func judge(image *v1alpha1.BackupImage, policy *v1alpha1.BackupPolicy, series []
 	if keep := retention.KeepLast; keep != nil && newer < int(*keep) {
 		return term{words: fmt.Sprintf("One of the newest %d", *keep)}, nil
 	}
+	if rest := restUntil(image); retention.MaxAge == nil && now.Before(rest) {
+		return term{at: rest, words: rest.UTC().Format(time.RFC3339)}, nil
+	}
 	if retention.MaxAge == nil {
 		return term{expired: true, words: "Expired"}, nil
 	}
@@ -44,10 +47,25 @@ func judge(image *v1alpha1.BackupImage, policy *v1alpha1.BackupPolicy, series []
 		return term{words: "Unknown"}, fmt.Errorf("retention: %w", err)
 	}
 	at := image.Spec.Summary.SnapshotTime.Add(age)
+	if rest := restUntil(image); at.Before(rest) {
+		at = rest
+	}
 	if now.Before(at) {
 		return term{at: at, words: at.UTC().Format(time.RFC3339)}, nil
 	}
 	return term{expired: true, words: "Expired"}, nil
+}
+
+// importRest is for how long retention leaves an imported image alone. Pins, and policies that keep images longer, are not in the repository: a person who
+// builds the cluster anew has that long to bring them back.
+const importRest = 24 * time.Hour
+
+// restUntil is when retention begins to look at an image.
+func restUntil(image *v1alpha1.BackupImage) time.Time {
+	if _, imported := image.Annotations[v1alpha1.AnnotationImported]; !imported {
+		return time.Time{}
+	}
+	return image.CreationTimestamp.Add(importRest)
 }
 
 // retentionOf is nil when images are kept for ever.

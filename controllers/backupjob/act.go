@@ -4,12 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/controllers/catalog"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/inventory"
 	"github.com/hyperkeep/hyperkeep/controllers/report"
@@ -56,50 +52,28 @@ func policyName(job *v1alpha1.BackupJob) string {
 	return job.Spec.Origin.PolicyRef.Name
 }
 
-// newImage is the record of what a task published. It has no owner: nothing that is deleted takes it along (I8).
-func newImage(job *v1alpha1.BackupJob, task *v1alpha1.AgentTask) *v1alpha1.BackupImage {
+// newImage is the record of what a task published.
+func newImage(task *v1alpha1.AgentTask) *v1alpha1.BackupImage {
 	payload := task.Spec.Backup
-	return &v1alpha1.BackupImage{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: job.Namespace,
-			Name:      delegation.ChildName(payload.VirtualMachine.ObjectName, payload.ImageID),
-			Labels: map[string]string{
-				v1alpha1.LabelVirtualMachineID: payload.VirtualMachine.ID,
-				v1alpha1.LabelRepository:       task.Spec.Repository.Name,
-			},
-		},
-		Spec: v1alpha1.BackupImageSpec{
-			ImageID:        payload.ImageID,
-			VirtualMachine: payload.VirtualMachine,
-			RepositoryRef:  v1alpha1.RepositoryReference{Name: task.Spec.Repository.Name},
-			PolicyName:     payload.PolicyName,
-			Retention:      payload.Retention,
-			Summary:        *task.Status.Image,
-			DeletionPolicy: v1alpha1.DeletionRetain,
-		},
-	}
+	return catalog.ImageOf(v1alpha1.CatalogEntry{
+		ImageID: payload.ImageID, Namespace: payload.Namespace, VirtualMachine: payload.VirtualMachine,
+		PolicyName: payload.PolicyName, Retention: payload.Retention, Summary: *task.Status.Image,
+	}, task.Spec.Repository.Name)
 }
 
 // record makes the image's object, or finds that it was made before. In a namespace that is being deleted none can be made: the image stays in the
 // repository, and an event says so.
 func (r *Reconciler) record(ctx context.Context, image *v1alpha1.BackupImage) error {
-	err := r.client.Create(ctx, image.DeepCopy())
+	outcome, err := catalog.Record(ctx, r.client, image)
 	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsAlreadyExists(err):
-		found := &v1alpha1.BackupImage{}
-		if err := r.client.Get(ctx, client.ObjectKeyFromObject(image), found); err != nil {
-			return fmt.Errorf("get image %s: %w", image.Name, err)
-		}
-		if found.Spec.ImageID != image.Spec.ImageID {
-			return fmt.Errorf("record image %s: the name is taken by image %s", image.Name, found.Spec.ImageID)
-		}
-		return nil
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case err != nil:
+		return err
+	case outcome == catalog.NameTaken:
+		return fmt.Errorf("record image %s: the name is taken by another image", image.Name)
+	case outcome == catalog.NoNamespace:
+		return fmt.Errorf("record image %s: there is no namespace %s", image.Name, image.Namespace)
+	case outcome == catalog.NamespaceEnding:
 		r.reporter.Send(image, report.Warning(v1alpha1.ReasonRetained, "image %s stays in repository %s without an object: its namespace is being deleted", image.Spec.ImageID, image.Spec.RepositoryRef.Name))
-		return nil
-	default:
-		return fmt.Errorf("record image %s: %w", image.Name, err)
 	}
+	return nil
 }

@@ -66,7 +66,7 @@ func published(tasks delegation.Tasks) *v1alpha1.AgentTask {
 // recordImage puts the image on record, as an object and in the job. The job remembers that it did so: an image that somebody deletes afterwards does
 // not come back.
 func recordImage(job *v1alpha1.BackupJob, task *v1alpha1.AgentTask, now time.Time) next {
-	n := next{record: newImage(job, task), status: *job.Status.DeepCopy()}
+	n := next{record: newImage(task), status: *job.Status.DeepCopy()}
 	n.status.Image = task.Status.Image.DeepCopy()
 	n.status.ImageRef = &v1alpha1.ImageReference{Name: n.record.Name}
 	conditions := report.ConditionsOf(&n.status.Conditions, job.Generation, now)

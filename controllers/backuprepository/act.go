@@ -16,7 +16,7 @@ import (
 )
 
 // act does what was decided. Each part may be repeated, and the failure of one keeps no other from being done.
-func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupRepository, seen observed, next decision) error {
+func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupRepository, seen observed, next *decision) error {
 	var errs []error
 	if next.mark != "" {
 		errs = append(errs, r.distribute(ctx, repository, seen, next.mark))
@@ -36,7 +36,7 @@ func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupReposit
 			errs = append(errs, fmt.Errorf("create maintenance %s: %w", due.name, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.importPage(ctx, repository, next))...)
 }
 
 func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string) *v1alpha1.AgentTask {

@@ -37,6 +37,7 @@ type decision struct {
 	upkeep upkeep
 	// remove are tasks that say nothing any more.
 	remove []*v1alpha1.AgentTask
+	importing
 	status v1alpha1.BackupRepositoryStatus
 	wait   report.Wait
 }
@@ -58,6 +59,7 @@ func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time)
 	next.judge(repository, seen, current, now).tell(conditions)
 	depend(conditions, repository, next.status.Storage)
 	next.maintain(repository, seen, now)
+	next.imports(repository, seen, now)
 	return next
 }
 

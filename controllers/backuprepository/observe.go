@@ -27,8 +27,10 @@ type observed struct {
 	distributed string
 	// allowed and refused are the namespaces of hosts' agents that may and may not have the credential, sorted.
 	allowed, refused []string
-	// probes and maintenance are the tasks for this repository.
-	probes, maintenance []v1alpha1.AgentTask
+	// probes, maintenance and pages, of its catalog, are the tasks for this repository.
+	probes, maintenance, pages []v1alpha1.AgentTask
+	// deleting is set while the keeper may delete images from it. It is looked at only for an import.
+	deleting bool
 	// keeper says whether the keeper lives.
 	keeper liveness.Pulse
 }
@@ -60,10 +62,29 @@ func (r *Reconciler) observe(ctx context.Context, repository *v1alpha1.BackupRep
 			seen.probes = append(seen.probes, task)
 		case v1alpha1.TaskMaintain:
 			seen.maintenance = append(seen.maintenance, task)
+		case v1alpha1.TaskSyncCatalog:
+			seen.pages = append(seen.pages, task)
 		}
+	}
+	if seen.deleting, err = r.observeDeletions(ctx, repository); err != nil {
+		return observed{}, err
 	}
 	seen.keeper, err = r.observeKeeper(ctx, now)
 	return seen, err
+}
+
+// observeDeletions looks whether the keeper may delete an image of a repository that is imported. No deletion begins during an import.
+func (r *Reconciler) observeDeletions(ctx context.Context, repository *v1alpha1.BackupRepository) (bool, error) {
+	if !delegation.Importing(repository) {
+		return false, nil
+	}
+	var tasks v1alpha1.AgentTaskList
+	if err := r.List(ctx, &tasks, client.InNamespace(r.KeeperNamespace), client.MatchingLabels{v1alpha1.LabelRepository: repository.Name}); err != nil {
+		return false, fmt.Errorf("list deletions: %w", err)
+	}
+	return slices.ContainsFunc(tasks.Items, func(task v1alpha1.AgentTask) bool {
+		return task.Spec.Kind == v1alpha1.TaskDeleteImage && !delegation.Finished(&task)
+	}), nil
 }
 
 // observeHosts sorts the hosts whose agents have a namespace by whether their machines may use the repository.

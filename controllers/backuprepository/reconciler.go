@@ -4,6 +4,9 @@
 // allows; they are removed when the right goes. Deleting a BackupRepository removes the copies and not one byte of the repository. Images that are in it
 // are not ready from then on; they are again when it is declared anew.
 //
+// When it is asked to, it makes the BackupImages that are missing for the images in a repository, as after the loss of the cluster. That goes one way: the
+// repository is never changed, and what is there in the cluster neither.
+//
 // No value of a Secret ever leaves this package but for another Secret.
 package backuprepository
 
@@ -11,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -61,6 +65,7 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backuprepositories,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=backuprepositories/status,verbs=patch
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=hypervhosts,verbs=get;list;watch
+// +kubebuilder:rbac:groups=hyperkeep.io,resources=backupimages,verbs=get;create
 // +kubebuilder:rbac:groups=hyperkeep.io,resources=agenttasks,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,resourceNames=agent,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",namespace=hyperkeep-system,resources=secrets,verbs=get
@@ -97,11 +102,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, repository *v1alpha1.BackupR
 	}
 	next := decide(repository, seen, now)
 	next.wait = next.wait.Sooner(report.Wait{For: r.SecretPoll, Because: "the Secret may have changed"})
-	actErr := r.act(ctx, repository, seen, next)
+	actErr := r.act(ctx, repository, seen, &next)
 	before := repository.DeepCopy()
 	repository.Status = next.status
 	events := transition.Events(before.Status.Conditions, repository.Status.Conditions, v1alpha1.ConditionReady, v1alpha1.ConditionStalled,
-		v1alpha1.ConditionMaintained)
+		v1alpha1.ConditionMaintained, v1alpha1.ConditionImported)
 	// An agent that cannot be given its credential is no reason to be silent about the repository.
 	result, err := r.Finish(ctx, before, repository, next.wait, events...)
 	return result, errors.Join(actErr, err)
@@ -116,7 +121,7 @@ func (r *Reconciler) end(ctx context.Context, repository *v1alpha1.BackupReposit
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
 	}
-	for _, task := range append(seen.probes, seen.maintenance...) {
+	for _, task := range slices.Concat(seen.probes, seen.maintenance, seen.pages) {
 		if err := r.Delete(ctx, &task); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("remove task %s: %w", task.Name, err)
 		}

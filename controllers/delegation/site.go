@@ -188,6 +188,13 @@ func ReadyObstacle(repository *v1alpha1.BackupRepository, name string) *Obstacle
 	}
 }
 
+// Importing says whether the catalog of a repository is being imported. No image is deleted from it meanwhile: what the keeper has listed would come back as
+// a record without an image.
+func Importing(repository *v1alpha1.BackupRepository) bool {
+	current := repository.Status.CatalogImport
+	return current != nil && current.CompletionTime == nil
+}
+
 // Allows says whether a namespace may use a repository.
 func Allows(repository *v1alpha1.BackupRepository, namespace string) bool {
 	return slices.Contains(repository.Spec.AllowedNamespaces, "*") || slices.Contains(repository.Spec.AllowedNamespaces, namespace)

@@ -83,7 +83,7 @@ func JobsInto(repository string) client.ListOption {
 	return client.MatchingFields{jobRepository: repository}
 }
 
-// RestoresOf finds the RestoreJobs that have chosen, or name, the BackupImage of this name. Names are unique within a namespace only.
+// RestoresOf finds the RestoreJobs that have chosen, or name, the BackupImage of this name, or the image of this id. Names are unique within a namespace only.
 func RestoresOf(image string) client.ListOption {
 	return client.MatchingFields{restoreImage: image}
 }

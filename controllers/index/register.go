@@ -61,7 +61,7 @@ func imageOf(restore *v1alpha1.RestoreJob) string {
 	case restore.Spec.Source.ImageRef != nil:
 		return restore.Spec.Source.ImageRef.Name
 	default:
-		return ""
+		return restore.Spec.Source.ImageID
 	}
 }
 

@@ -42,7 +42,7 @@ func decide(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, now 
 		Success:   success(seen.tasks.Current()),
 	}, now)
 	n := next{Next: step, status: *job.Status.DeepCopy()}
-	if image != nil && job.Status.ImageRef == nil && (step.Action == delegation.Hold || step.Action == delegation.Place) {
+	if image != nil && image.Name != "" && job.Status.ImageRef == nil && (step.Action == delegation.Hold || step.Action == delegation.Place) {
 		n.Next = delegation.Next{Status: job.Status.RunStatus}
 		n.status.ImageRef = &v1alpha1.ImageReference{Name: image.Name}
 		return n
@@ -63,7 +63,7 @@ func refused(job *v1alpha1.RestoreJob, run delegation.Run, o *delegation.Obstacl
 
 // reportComplete says whether the restore brought all disks back that were asked for. It cannot bring back what the image lacks.
 func reportComplete(n *next, job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, now time.Time) {
-	if image == nil || meta.FindStatusCondition(n.status.Conditions, v1alpha1.ConditionComplete) != nil {
+	if image == nil || image.Name == "" || meta.FindStatusCondition(n.status.Conditions, v1alpha1.ConditionComplete) != nil {
 		return
 	}
 	conditions := report.ConditionsOf(&n.status.Conditions, job.Generation, now)
@@ -103,7 +103,7 @@ func obstacle(job *v1alpha1.RestoreJob, image *v1alpha1.BackupImage, seen observ
 	if image == nil {
 		return noImage(job)
 	}
-	if o := notReady(image); o != nil {
+	if o := notReady(image); image.Name != "" && o != nil {
 		return o
 	}
 	if job.Spec.Overwrite != v1alpha1.OverwriteReplace {
@@ -150,7 +150,7 @@ func noImage(job *v1alpha1.RestoreJob) *delegation.Obstacle {
 
 // choose is the image to restore, or nil: the named one as it is, else the newest ready one that is old enough.
 func choose(job *v1alpha1.RestoreJob, candidates []v1alpha1.BackupImage) (chosen *v1alpha1.BackupImage) {
-	if job.Spec.Source.ImageRef != nil || job.Status.ImageRef != nil {
+	if job.Spec.Source.VirtualMachine == nil || job.Status.ImageRef != nil {
 		if len(candidates) == 0 {
 			return nil
 		}
@@ -168,6 +168,12 @@ func choose(job *v1alpha1.RestoreJob, candidates []v1alpha1.BackupImage) (chosen
 		}
 	}
 	return chosen
+}
+
+// stored is an image that is named by its repository, as far as it is known: it has no name, for no BackupImage may stand for it. What it says of itself
+// the agent reads.
+func stored(job *v1alpha1.RestoreJob) v1alpha1.BackupImage {
+	return v1alpha1.BackupImage{Spec: v1alpha1.BackupImageSpec{ImageID: job.Spec.Source.ImageID, RepositoryRef: *job.Spec.Source.RepositoryRef}}
 }
 
 // targetHost is where the restore goes: in place of the original, else where it is told to, else where the image came from.

@@ -57,6 +57,9 @@ func (r *Reconciler) observe(ctx context.Context, job *v1alpha1.RestoreJob, run 
 
 // candidates are the images in question. Once one was chosen, it is the only one.
 func (r *Reconciler) candidates(ctx context.Context, job *v1alpha1.RestoreJob) ([]v1alpha1.BackupImage, error) {
+	if job.Spec.Source.RepositoryRef != nil {
+		return []v1alpha1.BackupImage{stored(job)}, nil
+	}
 	ref := job.Status.ImageRef
 	if ref == nil {
 		ref = job.Spec.Source.ImageRef

@@ -28,6 +28,9 @@ func newTask(job *v1alpha1.RestoreJob, run delegation.Run, seen observation, nex
 
 		VirtualMachineID: image.Spec.VirtualMachine.ID,
 	}
+	if image.Name == "" {
+		payload.Namespace = job.Namespace
+	}
 	machineID := ""
 	if job.Spec.Overwrite == v1alpha1.OverwriteReplace {
 		machineID = image.Spec.VirtualMachine.ID
