@@ -81,6 +81,18 @@ func series(images ...*v1alpha1.BackupImage) (all []v1alpha1.BackupImage) {
 	return all
 }
 
+// imported is an image whose record came from the repository so many hours ago.
+func imported(hours int) func(*v1alpha1.BackupImage) {
+	return func(i *v1alpha1.BackupImage) {
+		i.Annotations = map[string]string{v1alpha1.AnnotationImported: "one"}
+		i.CreationTimestamp = metav1.NewTime(now.Add(-time.Duration(hours) * time.Hour))
+	}
+}
+
+func rest(hours int) string {
+	return now.Add(time.Duration(hours) * time.Hour).UTC().Format(time.RFC3339)
+}
+
 func TestRetention(t *testing.T) {
 	three, two, one := newImage("c", 3), newImage("b", 2), newImage("a", 1)
 	all := series(three, two, one)
@@ -112,6 +124,9 @@ func TestRetention(t *testing.T) {
 		"the policy's present retention counts":        {newImage("c", 3, recorded(*keep(0, "1d"))), policy(keep(0, "4d")), all, false, "2026-07-07T12:00:00Z"},
 		"the policy has none any more: kept for ever":  {newImage("c", 3, recorded(*keep(0, "1d"))), policy(nil), all, false, "Never"},
 		"an age that cannot be read deletes nothing":   {three, policy(keep(0, "x")), all, false, "Unknown"},
+		"imported just now: pins may come back first":  {newImage("c", 3, imported(0)), policy(keep(0, "1h")), all, false, rest(24)},
+		"the number alone does not let it go either":   {newImage("c", 3, imported(0)), policy(keep(1, "")), all, false, rest(24)},
+		"imported a day ago: it is as old as it is":    {newImage("c", 3, imported(24)), policy(keep(0, "1h")), all, true, "Expired"},
 		"the manager itself is new: nothing is usable": {three, policy(keep(1, "")), nil, false, "Newest, is kept"},
 	}
 	for name, c := range cases {

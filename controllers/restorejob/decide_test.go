@@ -155,3 +155,31 @@ func TestNewName(t *testing.T) {
 	job.Spec.Target = &v1alpha1.RestoreTarget{Name: "other"}
 	g.Expect(newName(job, &image)).To(Equal("other"))
 }
+
+// byID is a restore of an image that no BackupImage stands for.
+func byID() *v1alpha1.RestoreJob {
+	job := named("")
+	job.Spec.Source = v1alpha1.RestoreSource{RepositoryRef: &v1alpha1.RepositoryReference{Name: "main"}, ImageID: "image-1"}
+	job.Spec.Target = &v1alpha1.RestoreTarget{HostName: "hv09", Name: "crm"}
+	return job
+}
+
+func TestImageThatIsNamedByItsRepository(t *testing.T) {
+	g := NewWithT(t)
+	job := byID()
+	image := stored(job)
+	seen := observation{candidates: []v1alpha1.BackupImage{image}, site: newSite()}
+	g.Expect(obstacle(job, choose(job, seen.candidates), seen)).To(BeNil())
+	seen.site.Repository.Spec.AllowedNamespaces = []string{"hr"}
+	refused := obstacle(job, choose(job, seen.candidates), seen)
+	g.Expect([]any{refused.Reason, refused.Remedy}).To(Equal([]any{v1alpha1.ReasonRepositoryNotAllowed, delegation.Person}))
+	g.Expect(targetHost(job, &image, nil)).To(Equal("hv09"))
+
+	run := runOf(job)
+	seen.site = newSite()
+	task := newTask(job, run, seen, delegation.Next{Attempt: 1, Status: v1alpha1.RunStatus{HostName: "hv09"}})
+	g.Expect([]string{task.Spec.Restore.ImageID, task.Spec.Restore.Namespace, task.Spec.Restore.Name}).To(Equal([]string{"image-1", "sales", "crm"}), "the agent looks for whom it was taken")
+	seen.candidates[0] = newImage("i", 1, "True")
+	task = newTask(named("i"), run, seen, delegation.Next{Attempt: 1})
+	g.Expect(task.Spec.Restore.Namespace).To(BeEmpty())
+}
