@@ -82,7 +82,7 @@ func (c *chunks) open(info content.Info, packed, into []byte) error {
 	keyed := c.keyed.Get().(hash.Hash)
 	defer c.keyed.Put(keyed)
 	keyed.Reset()
-	keyed.Write(id) //nolint:errcheck // a hash takes everything
+	keyed.Write(id)
 	block, err := aes.NewCipher(keyed.Sum(nil))
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 )
 
@@ -121,7 +120,7 @@ func (c *chunks) read(ctx context.Context, wants []want) []want {
 	fetched := c.runs.Get().(*run)
 	defer c.runs.Put(fetched)
 	fetched.bytes = slices.Grow(fetched.bytes[:0], int(end-start)+1) // one more, to see the end
-	if err := c.store.GetBlob(ctx, blob.ID(wants[0].info.PackBlobID), start, end-start, fetched); err != nil || fetched.Length() != int(end-start) {
+	if err := c.store.GetBlob(ctx, wants[0].info.PackBlobID, start, end-start, fetched); err != nil || fetched.Length() != int(end-start) {
 		return wants
 	}
 	var failed []want

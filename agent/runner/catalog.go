@@ -98,17 +98,24 @@ func soundRetention(r v1alpha1.Retention) bool {
 
 // soundSummary checks what a manifest states in words of ours.
 func soundSummary(s v1alpha1.ImageSummary) bool {
-	sound := !s.SnapshotTime.IsZero() && len(s.MethodReason) <= 64 && s.StoredBytes >= 0 && s.ProtectedBytes >= 0 && s.ReadBytes >= 0 && s.ChangedBytes >= 0 &&
-		oneOf(s.Consistency, v1alpha1.ConsistencyApplication, v1alpha1.ConsistencyCrash, v1alpha1.ConsistencyOffline) &&
-		oneOf(s.Method, v1alpha1.MethodWMI, v1alpha1.MethodVSS) &&
-		oneOf(s.Memory, "", v1alpha1.MemoryCaptured, v1alpha1.MemoryNotCaptured, v1alpha1.MemoryNone) && len(s.Disks) <= 256
 	keys := map[string]bool{}
 	for _, d := range s.Disks {
-		sound = sound && d.Key != "" && len(d.Key) <= 64 && !keys[d.Key] && len(d.Reason) <= 64 && len(d.ReadPathReason) <= 64 &&
-			oneOf(d.ReadPath, "", v1alpha1.ReadPathFiles, v1alpha1.ReadPathHandle, v1alpha1.ReadPathDisk) && d.VirtualBytes >= 0 && d.ReadBytes >= 0 && d.ChangedBytes >= 0
+		if keys[d.Key] || !soundDisk(d) {
+			return false
+		}
 		keys[d.Key] = true
 	}
-	return sound
+	return !s.SnapshotTime.IsZero() && len(s.MethodReason) <= 64 && len(s.Disks) <= 256 &&
+		min(s.StoredBytes, s.ProtectedBytes, s.ReadBytes, s.ChangedBytes) >= 0 &&
+		oneOf(s.Consistency, v1alpha1.ConsistencyApplication, v1alpha1.ConsistencyCrash, v1alpha1.ConsistencyOffline) &&
+		oneOf(s.Method, v1alpha1.MethodWMI, v1alpha1.MethodVSS) &&
+		oneOf(s.Memory, "", v1alpha1.MemoryCaptured, v1alpha1.MemoryNotCaptured, v1alpha1.MemoryNone)
+}
+
+func soundDisk(d v1alpha1.DiskSummary) bool {
+	return d.Key != "" && len(d.Key) <= 64 && len(d.Reason) <= 64 && len(d.ReadPathReason) <= 64 &&
+		min(d.VirtualBytes, d.ReadBytes, d.ChangedBytes) >= 0 &&
+		oneOf(d.ReadPath, "", v1alpha1.ReadPathFiles, v1alpha1.ReadPathHandle, v1alpha1.ReadPathDisk)
 }
 
 func oneOf[T comparable](value T, known ...T) bool { return slices.Contains(known, value) }

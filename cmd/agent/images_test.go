@@ -43,7 +43,7 @@ func stored(t *testing.T, at image.Location, disks map[string]pattern) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close(ctx) //nolint:errcheck // what was published is looked at next
+	defer r.Close(ctx)
 	w, err := r.Begin(ctx, image.ImageSpec{ID: "one", TaskUID: "one", VM: image.VM{ID: vmID, Name: "web 01", Host: "hv01"}})
 	if err != nil {
 		t.Fatal(err)

@@ -47,19 +47,12 @@ func (d *decision) imports(repository *v1alpha1.BackupRepository, seen observed,
 		return
 	}
 	name := pageName(repository, current)
-	page := d.pageNamed(name, seen.pages)
+	if page := d.pageNamed(name, seen.pages); page != nil {
+		d.follow(repository, page, now)
+		return
+	}
 	obstacle := delegation.ReadyObstacle(repository, repository.Name)
 	switch {
-	case page != nil && delegation.Succeeded(page) && page.Status.Catalog != nil:
-		d.place = page.Status.Catalog
-	case page != nil && delegation.Finished(page):
-		d.pageFailed(repository, page, now)
-	case page != nil && !overdue(page, now):
-		d.goesOn(repository, now, "the keeper reads the catalog") // the watch on tasks wakes it
-	case page != nil: // nobody took it up: it is asked for again
-		current.Failures++
-		d.remove = append(d.remove, page)
-		d.goesOn(repository, now, "the keeper does not answer")
 	case obstacle != nil:
 		d.goesOn(repository, now, obstacle.Message)
 	case seen.deleting:
@@ -68,6 +61,22 @@ func (d *decision) imports(repository *v1alpha1.BackupRepository, seen observed,
 	default:
 		d.ask = name
 		d.goesOn(repository, now, "the keeper is asked for the catalog")
+	}
+}
+
+// follow goes on with a page that the keeper was asked for.
+func (d *decision) follow(repository *v1alpha1.BackupRepository, page *v1alpha1.AgentTask, now time.Time) {
+	switch {
+	case delegation.Succeeded(page) && page.Status.Catalog != nil:
+		d.place = page.Status.Catalog
+	case delegation.Finished(page):
+		d.pageFailed(repository, page, now)
+	case !overdue(page, now):
+		d.goesOn(repository, now, "the keeper reads the catalog") // the watch on tasks wakes it
+	default: // nobody took it up: it is asked for again
+		d.status.CatalogImport.Failures++
+		d.remove = append(d.remove, page)
+		d.goesOn(repository, now, "the keeper does not answer")
 	}
 }
 
