@@ -31,17 +31,28 @@ type writerModel struct {
 	rng     *rand.Rand
 }
 
-// run writes until the connection breaks or stop says so.
-func (m *writerModel) run(socket string, stop <-chan struct{}) error {
+// start connects to a disk and writes. The result is closed when that has ended.
+func (m *writerModel) start(t *testing.T, socket string, stop <-chan struct{}) (written <-chan struct{}) {
+	t.Helper()
 	g, err := dialGuest(socket)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.run(g, stop)
+	}()
+	return ended
+}
+
+// run writes as a guest until the connection breaks or stop says so.
+func (m *writerModel) run(g *guest, stop <-chan struct{}) {
 	defer g.close()
 	for {
 		select {
 		case <-stop:
-			return nil
+			return
 		default:
 		}
 		m.mu.Lock()
@@ -53,6 +64,7 @@ func (m *writerModel) run(socket string, stop <-chan struct{}) error {
 			m.unsure[offset/killBlock+b] = true
 		}
 		m.mu.Unlock()
+		var err error
 		if zero {
 			clear(p)
 			err = g.zero(offset, int64(len(p)))
@@ -60,7 +72,7 @@ func (m *writerModel) run(socket string, stop <-chan struct{}) error {
 			err = g.write(p, offset)
 		}
 		if err != nil {
-			return nil // killed
+			return // killed
 		}
 		m.mu.Lock()
 		copy(m.content[offset:], p)
@@ -110,8 +122,7 @@ func TestKillAtAnyMomentLosesNothing(t *testing.T) {
 		p := startProcess(t, dir)
 		model.check(t, socket)
 		_, w := connect(t, dir)
-		writing := make(chan error, 1)
-		go func() { writing <- model.run(socket, nil) }()
+		written := model.start(t, socket, nil)
 		quiet := round%3 == 2 // only the guest is at work when the host dies
 		if !quiet {
 			b.increment(w)
@@ -126,9 +137,7 @@ func TestKillAtAnyMomentLosesNothing(t *testing.T) {
 			meddle(w)
 		}
 		<-killed
-		if err := <-writing; err != nil {
-			t.Fatal(err)
-		}
+		<-written
 	}
 	if b.lost > 0 {
 		t.Errorf("%d of %d tracking ids were lost, though nobody else wrote the disk", b.lost, killRounds)

@@ -298,26 +298,34 @@ func (c *cycle) cleanUp(ctx context.Context) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// release takes one checkpoint back. One whose conversion was interrupted may be a reference point already: then that one is ours, too.
+// release takes one checkpoint back. One whose conversion was interrupted may have become a reference point, before or while it was to be
+// released: then that one is ours, too.
 func (c *cycle) release(ctx context.Context, q *pass) error {
 	cp, err := c.host.FindCheckpoint(ctx, c.vm.ID, q.tag, q.intent)
-	switch {
-	case err == nil:
+	if err == nil {
 		q.checkpoint = cp
 		err = c.host.Release(ctx, cp)
-	case errors.Is(err, hyperv.ErrCheckpointNotFound) && q.converting && c.point == nil:
-		point, convertErr := c.host.Convert(ctx, q.checkpoint, q.disks)
-		if err = convertErr; err == nil {
-			c.point = &point
-		}
-		if errors.Is(err, hyperv.ErrReferencePointNotFound) {
-			err = nil // and whatever else appeared is told
-		}
-	case errors.Is(err, hyperv.ErrCheckpointNotFound):
+	}
+	if errors.Is(err, hyperv.ErrCheckpointNotFound) {
 		err = nil
+	}
+	if err == nil && q.converting && c.point == nil {
+		err = c.adoptPoint(ctx, q)
 	}
 	if err != nil || q.checkpoint.ID == "" {
 		return err
 	}
 	return c.awaitMerge(ctx, q)
+}
+
+// adoptPoint finds the reference point that a checkpoint has become. When there is none, the checkpoint was released.
+func (c *cycle) adoptPoint(ctx context.Context, q *pass) error {
+	point, err := c.host.Convert(ctx, q.checkpoint, q.disks)
+	if errors.Is(err, hyperv.ErrReferencePointNotFound) {
+		return nil // whatever else appeared is told
+	}
+	if err == nil {
+		c.point = &point
+	}
+	return err
 }
