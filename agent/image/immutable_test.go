@@ -11,6 +11,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/kopia/kopia/repo/blob"
+
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/image"
 	"github.com/hyperkeep/hyperkeep/test/store"
@@ -130,11 +132,23 @@ func TestAnImageProlongsTheLocksOfWhatItLinksTo(t *testing.T) {
 	mustRestore(t, begin(), "three", "d0", content)
 }
 
+// alike is a storage whose clock is moved on with that of the test.
+type alike struct {
+	blob.Storage
+	clock *clock
+}
+
+func (a alike) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, error) {
+	m, err := a.Storage.GetMetadata(ctx, id)
+	m.Timestamp = m.Timestamp.Add(time.Duration(a.clock.ahead.Load()))
+	return m, err
+}
+
 func TestAnImmutableImageIsNotDeleted(t *testing.T) {
 	ctx := context.Background()
 	_, where := locked(t, image.Compliance)
 	var c clock
-	r := create(t, where, image.Options{Now: c.now})
+	r := create(t, where, image.WithDecorator(image.Options{Now: c.now}, func(inner blob.Storage) blob.Storage { return alike{inner, &c} }))
 	content := random(1, mib)
 	backup(t, r, "kept", disk("d0"), allocated(content))
 	if err := r.Delete(ctx, "kept"); !errors.Is(err, image.ErrLocked) {
