@@ -52,7 +52,7 @@ func reportStaysWithinLimits(t *testing.T, c client.Client) {
 			t.Fatal(err)
 		}
 		report.Note("%s", strings.Repeat("é", 2*maxMessage))
-		report.Warn("Warning", "%s", strings.Repeat("ö", 2000))
+		report.Warn("Warning", "%d %s", i, strings.Repeat("ö", 2000))
 	}
 	if err := report.Finish(t.Context(), errors.New(strings.Repeat("x", 5000))); err != nil {
 		t.Fatal(err)
