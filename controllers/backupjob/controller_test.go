@@ -1,8 +1,10 @@
 package backupjob_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -197,6 +199,14 @@ func (w world) goneMachine(t *testing.T) {
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("Unknown Queued"))
 	NewWithT(t).Expect(job.Status.Conditions).To(ContainElement(HaveField("Message", ContainSubstring("spec.unschedulable"))))
 	w.Condition(t, machine, &machine.Status.Conditions, v1alpha1.ConditionPresent, metav1.ConditionFalse, v1alpha1.ReasonNotFound)
+	w.Eventually(t, func() string {
+		w.Refresh(t, job)
+		return fmt.Sprint(job.Status.Conditions)
+	}).Should(ContainSubstring("was there until now"), "it may only be restored in place")
+	w.Status(t, machine, func() {
+		present := meta.FindStatusCondition(machine.Status.Conditions, v1alpha1.ConditionPresent)
+		present.LastTransitionTime = metav1.NewTime(time.Now().Add(-2 * time.Minute))
+	})
 	w.Eventually(t, w.verdict(t, job)).Should(Equal("False VirtualMachineGone"))
 }
 

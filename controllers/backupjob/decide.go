@@ -38,7 +38,7 @@ func decide(job *v1alpha1.BackupJob, run delegation.Run, seen observation, now t
 	step := delegation.Decide(run, delegation.Seen{
 		Tasks:     seen.tasks,
 		HostReady: seen.hostReady,
-		Obstacle:  obstacle(job, seen),
+		Obstacle:  obstacle(job, seen, now),
 		HostName:  seen.site.HostName,
 		Success:   success(job),
 	}, now)
@@ -99,14 +99,18 @@ func success(job *v1alpha1.BackupJob) delegation.Verdict {
 }
 
 // obstacle is the first thing in the way of the next task.
-func obstacle(job *v1alpha1.BackupJob, seen observation) *delegation.Obstacle {
-	if o := machineObstacle(job.Spec.VirtualMachineRef.Name, seen.machine); o != nil {
+func obstacle(job *v1alpha1.BackupJob, seen observation, now time.Time) *delegation.Obstacle {
+	if o := machineObstacle(job.Spec.VirtualMachineRef.Name, seen.machine, now); o != nil {
 		return o
 	}
 	return seen.site.Obstacle(needs(job, seen.machine, seen.site.Host))
 }
 
-func machineObstacle(name string, machine *v1alpha1.VirtualMachine) *delegation.Obstacle {
+// absence is how long a virtual machine may be missing before it counts as gone: one that is restored in place or moves to another host is nowhere
+// for a moment.
+const absence = time.Minute
+
+func machineObstacle(name string, machine *v1alpha1.VirtualMachine, now time.Time) *delegation.Obstacle {
 	if machine == nil {
 		return delegation.Stalls(v1alpha1.ReasonVirtualMachineNotFound, "there is no VirtualMachine %s in this namespace: see kubectl get hvvm", name)
 	}
@@ -118,6 +122,8 @@ func machineObstacle(name string, machine *v1alpha1.VirtualMachine) *delegation.
 		return delegation.Stalls(v1alpha1.ReasonDuplicateID, "several virtual machines have the id of %s: give all but one a new id", name)
 	case inventory.ID(machine) == "":
 		return delegation.Stalls(v1alpha1.ReasonVirtualMachineNotFound, "the id of virtual machine %s cannot be told: restore its label %s", name, v1alpha1.LabelVirtualMachineID)
+	case present.Status == "False" && now.Sub(present.LastTransitionTime.Time) < absence:
+		return delegation.Waits(v1alpha1.ReasonVirtualMachineGone, "virtual machine %s was there until now: %s", name, present.Message)
 	case present.Status == "False":
 		return delegation.Fails(v1alpha1.ReasonVirtualMachineGone, "virtual machine %s is gone: %s", name, present.Message)
 	default:
