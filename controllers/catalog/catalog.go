@@ -43,7 +43,7 @@ type Outcome int
 
 // What can become of a record.
 const (
-	// Made: it was missing, and is there now.
+	// Made: it was missing, and is there now, by this call or by one before it for the same import.
 	Made Outcome = iota
 	// Present: it was there.
 	Present
@@ -68,6 +68,9 @@ func Record(ctx context.Context, c client.Client, image *v1alpha1.BackupImage) (
 		}
 		if found.Spec.ImageID != image.Spec.ImageID || found.Spec.RepositoryRef != image.Spec.RepositoryRef || found.Spec.VirtualMachine.ID != image.Spec.VirtualMachine.ID {
 			return NameTaken, nil
+		}
+		if request := image.Annotations[v1alpha1.AnnotationImported]; request != "" && found.Annotations[v1alpha1.AnnotationImported] == request {
+			return Made, nil
 		}
 		return Present, nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
