@@ -117,13 +117,16 @@ func (d *Disk) duplicate(r run, past []run, random *rand.Rand) bool {
 	return true
 }
 
-// Read fills p, a piece long, with the content of a piece, and says whether it has any.
-func (d *Disk) Read(p []byte, piece int64) bool {
+// empty says whether a piece has no content.
+func (d *Disk) empty(piece int64) bool { return d.changes[piece] == 0 && d.kinds[piece] == hole }
+
+// Read fills p, a piece long, with the content of a piece.
+func (d *Disk) Read(p []byte, piece int64) {
 	if d.changes[piece] == 0 && d.kinds[piece] == duplicated {
 		d.original(p, d.copied[piece])
-		return true
+		return
 	}
-	return d.written(p, piece, d.changes[piece])
+	d.written(p, piece, d.changes[piece])
 }
 
 // original reads a piece's length from an offset, as it was before any change. No duplicate is there.
@@ -137,7 +140,7 @@ func (d *Disk) original(p []byte, offset int64) {
 	copy(p, both[offset%Piece:])
 }
 
-func (d *Disk) written(p []byte, piece int64, change uint32) bool {
+func (d *Disk) written(p []byte, piece int64, change uint32) {
 	k := d.kinds[piece]
 	if change > 0 {
 		k = text + kind((uint32(piece)+change)%2)
@@ -156,7 +159,5 @@ func (d *Disk) written(p []byte, piece int64, change uint32) bool {
 		}
 	case hole, duplicated:
 		clear(p)
-		return false
 	}
-	return true
 }
