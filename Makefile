@@ -145,12 +145,15 @@ test-wine: require-go ## Test the Windows agent itself under Wine: each seam, th
 .PHONY: test
 test: deps verify vet build-windows lint api-lint unit e2e test-wine ## Everything that CI runs.
 
-# Takes twenty minutes and needs 16 GiB of memory; borg and qemu-img come from Debian.
+# Flags of the benchmark, such as -rounds 5 or -size 4294967296.
+BENCH ?=
+
+# Takes some fifteen minutes and needs 16 GiB of memory; borg and qemu-img come from Debian.
 .PHONY: bench
 bench: require-go ## Measure the data path against its goals and its peers; writes docs/performance.md.
 	hack/deps.sh borg:borgbackup
 	peers="$$(hack/programs.sh peers)"
-	go run ./test/bench -peers "$$peers" -page docs/performance.md -command 'make bench'
+	go run ./test/bench -peers "$$peers" -page docs/performance.md -command "make bench BENCH='$(BENCH)'" $(BENCH)
 
 .PHONY: soak
 soak: require-go bin/helm ## Test what takes hours: every crash point, images under the race detector, many random histories.
