@@ -183,6 +183,15 @@ func (h *Host) resourcePath(class, instanceID string) string {
 	return h.path(class, map[string]any{"InstanceID": instanceID})
 }
 
+// slot is a drive of any kind at its place on a controller.
+func (h *Host) slot(s *settings, kind partKind, a address, properties map[string]any) object {
+	const rasd = "Msvm_ResourceAllocationSettingData"
+	properties["InstanceID"] = s.diskID(a, "D")
+	properties["Parent"] = h.resourcePath(rasd, s.controllerID(a.kind, a.controller))
+	properties["AddressOnParent"] = strconv.Itoa(a.slot)
+	return s.part(kind, rasd, properties)
+}
+
 // drive is a drive and, unless it is empty or passed through, the disk in it.
 func (h *Host) drive(s *settings, d diskConfig) []object {
 	a, err := parseAddress(d.Controller)
@@ -190,10 +199,7 @@ func (h *Host) drive(s *settings, d diskConfig) []object {
 		return nil // a vm.yaml that was refused
 	}
 	const rasd, sasd = "Msvm_ResourceAllocationSettingData", "Msvm_StorageAllocationSettingData"
-	drive := s.part(partDrive, rasd, map[string]any{
-		"InstanceID": s.diskID(a, "D"), "ElementName": "Hard Drive", "ResourceType": int64(typeDrive), "ResourceSubType": subDrive,
-		"Parent": h.resourcePath(rasd, s.controllerID(a.kind, a.controller)), "AddressOnParent": strconv.Itoa(a.slot),
-	})
+	drive := h.slot(s, partDrive, a, map[string]any{"ElementName": "Hard Drive", "ResourceType": int64(typeDrive), "ResourceSubType": subDrive})
 	drive.part.address = a
 	if d.PassThrough != nil {
 		drive.properties["ResourceSubType"] = subPhysical
@@ -222,10 +228,7 @@ func (h *Host) dvdDrive(s *settings, i int, d dvdConfig) []object {
 		return nil // a vm.yaml that was refused
 	}
 	const rasd, sasd = "Msvm_ResourceAllocationSettingData", "Msvm_StorageAllocationSettingData"
-	drive := s.part(partDVD, rasd, map[string]any{
-		"InstanceID": s.diskID(a, "D"), "ElementName": "DVD Drive", "ResourceType": int64(typeDVD), "ResourceSubType": subDVD,
-		"Parent": h.resourcePath(rasd, s.controllerID(a.kind, a.controller)), "AddressOnParent": strconv.Itoa(a.slot),
-	})
+	drive := h.slot(s, partDVD, a, map[string]any{"ElementName": "DVD Drive", "ResourceType": int64(typeDVD), "ResourceSubType": subDVD})
 	if d.Image == "" {
 		return []object{drive}
 	}
