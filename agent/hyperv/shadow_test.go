@@ -324,6 +324,8 @@ func TestSnapshotSetsAreMadeOneAfterTheOther(t *testing.T) {
 	l.Expect(err).To(MatchError(context.DeadlineExceeded), "DR-10: one at a time on a host")
 	_, err = s.Snapshot(t.Context())
 	l.Expect(err).NotTo(HaveOccurred())
+	l.Eventually(func() hyperv.Operation { return l.vm(crmID).Operation }, 10*time.Second, 2*time.Millisecond).
+		Should(BeZero(), "what the first set froze is merged")
 	_, err = other.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true})
 	l.Expect(err).NotTo(HaveOccurred())
 }
