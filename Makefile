@@ -105,7 +105,7 @@ verify: require-go ## Check that formatted and generated files are up to date.
 	hack/verify.sh $(GENERATED)
 
 # Under the race detector these take many minutes, most of them in kopia and in crashes at every call: make soak does that.
-SLOW_UNDER_RACE := ./agent/image ./agent/hyperv ./agent/runner
+SLOW_UNDER_RACE := ./agent/image ./agent/hyperv ./agent/recovery ./agent/runner
 
 .PHONY: unit
 unit: require-go ## Test the packages; those that need a control plane get one.
@@ -161,7 +161,7 @@ soak: require-go bin/helm ## Test what takes hours: every crash point, images un
 	export KUBEBUILDER_ASSETS="$$assets" PATH="$(CURDIR)/bin:$$assets:$$PATH" HYPERKEEP_SOAK=1
 	$(TEST) -count=1 -timeout 4h -p 1 ./test/crash
 	$(TEST) -count=1 -timeout 4h -rapid.checks=1000 ./agent/image ./agent/vhdx
-	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/runner
+	$(TEST) -count=1 -timeout 4h ./agent/hyperv ./agent/recovery ./agent/runner
 	$(MAKE) test-wine WINE_E2E=. WINE_TIMEOUT=4h
 	go test -count=200 -timeout 4h -run 'TestWMI$$|TestVirtualDisks|TestVSSContract' ./test/wine
 
