@@ -166,6 +166,24 @@ func addItem(m *memory, id uuid.UUID, flags uint32) {
 	_, _ = m.WriteAt(b, metaAt)
 }
 
+// A table of 2 MiB is read in parts: an entry of the second part is held against one of the first.
+func TestCheckReadsALongTableToItsEnd(t *testing.T) {
+	m := newMemory()
+	size, err := vhdx.Create(m, vhdx.Options{VirtualSize: 512 << 30, BlockSize: 2 << 20})
+	must(t, err)
+	w, err := vhdx.OpenWriter(m, size, nil)
+	must(t, err)
+	_, err = w.WriteAt(patterned(1), 0)
+	must(t, err)
+	must(t, w.Close())
+	must(t, readWhole(m))
+	const last = 256<<10 - 1 // block; every 2048 of them are followed by the entry of a sector bitmap
+	copyBytes(m, batAt+8*(last+last/2048), batAt, 8)
+	if err := readWhole(m); !errors.Is(err, vhdx.ErrCorrupt) || !strings.Contains(err.Error(), "two blocks") {
+		t.Errorf("got %v, want %v", err, vhdx.ErrCorrupt)
+	}
+}
+
 // readWhole opens a file and walks all of its tables.
 func readWhole(m *memory) error {
 	f, err := vhdx.Open(m, m.Size())

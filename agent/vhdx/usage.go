@@ -15,31 +15,29 @@ func (f *File) Check() error {
 	return f.scanErr
 }
 
+// scanBytes is how much of the BAT a scan reads at once. It reads past the cache, whose pages are for those who look up a few entries.
+const scanBytes = mib
+
 func (f *File) scan() (usage, error) {
 	s := scan{file: f, reservedFits: true, end: headerAreaSize}
 	for _, e := range f.layout.occupied {
 		s.end = max(s.end, e.End())
 	}
-	var batch [batBatch]batEntry
-	for n := int64(0); n < f.meta.blocks(); {
-		count, err := f.entries(n, batch[:])
-		if err != nil {
+	all := f.meta.batEntries()
+	table := make([]byte, min(scanBytes, all*batEntrySize))
+	for first := int64(0); first < all; {
+		raw := table[:min(scanBytes, (all-first)*batEntrySize)]
+		if err := readFull(f.r, raw, f.entryPlace(first)); err != nil {
 			return usage{}, err
 		}
-		for i, e := range batch[:count] {
-			if e == 0 {
-				continue
-			}
-			if err := s.payload(n+int64(i), e); err != nil {
-				return usage{}, err
-			}
-		}
-		if f.meta.differencing && n%f.meta.chunkRatio() == 0 {
-			if err := s.bitmap(n); err != nil {
-				return usage{}, err
+		for at := 0; at < len(raw); at += batEntrySize {
+			if e := batEntry(le.Uint64(raw[at:])); e != 0 {
+				if err := s.entry(first+int64(at/batEntrySize), e); err != nil {
+					return usage{}, err
+				}
 			}
 		}
-		n += int64(count)
+		first += int64(len(raw) / batEntrySize)
 	}
 	return usage{end: s.end, exclusive: s.reservedFits}, nil
 }
@@ -51,6 +49,20 @@ type scan struct {
 	reserved     bitset // by blocks that read as zeros but keep their space
 	reservedFits bool
 	end          int64
+}
+
+// entry deals with the entry at an index of the BAT. Those behind the last block, up to the last sector bitmap, mean nothing.
+func (s *scan) entry(index int64, e batEntry) error {
+	meta := s.file.meta
+	chunk, within := index/(meta.chunkRatio()+1), index%(meta.chunkRatio()+1)
+	n := chunk*meta.chunkRatio() + within
+	switch {
+	case within == meta.chunkRatio() && meta.differencing:
+		return s.bitmap(chunk*meta.chunkRatio(), e)
+	case within == meta.chunkRatio(), n >= meta.blocks():
+		return nil
+	}
+	return s.payload(n, e)
 }
 
 func (s *scan) payload(n int64, e batEntry) error {
@@ -67,15 +79,14 @@ func (s *scan) payload(n int64, e batEntry) error {
 	return corruptf("block %d has the state %d, which a %s disk cannot have", n, e.state(), s.file.meta.kind)
 }
 
-func (s *scan) bitmap(n int64) error {
-	e, err := s.file.entry(s.file.meta.bitmapIndex(n))
-	if err != nil || e.state() == stateNotPresent {
-		return err
+func (s *scan) bitmap(n int64, e batEntry) error {
+	switch e.state() {
+	case stateNotPresent:
+		return nil
+	case stateFull:
+		return s.occupy(e, bitmapBlock)
 	}
-	if e.state() != stateFull {
-		return corruptf("the sector bitmap of block %d has the state %d", n, e.state())
-	}
-	return s.occupy(e, bitmapBlock)
+	return corruptf("the sector bitmap of block %d has the state %d", n, e.state())
 }
 
 func (s *scan) occupy(e batEntry, length int64) error {
