@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
@@ -59,8 +60,10 @@ func TestPreflightOfWindows(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out.String(), problems.String())
 	}
+	// What depends on more than the emulated host: the right to ask the VSS writer, and the free space of the real disk below Wine's drives.
+	elsewhere := []string{"VSS writer", "C:", "D:"}
 	for _, c := range report.Checks {
-		if c.Result != preflight.Passed && c.Name != "VSS writer" { // which the program may have no access to
+		if c.Result != preflight.Passed && !slices.Contains(elsewhere, c.Name) {
 			t.Errorf("%s, %s is %s: %s", c.Section, c.Name, c.Result, c.Found)
 		}
 	}
