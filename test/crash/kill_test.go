@@ -103,11 +103,11 @@ func points(run func(e *effects)) []point {
 }
 
 // share returns both sides of every effect, or, where time is short, one side of each. The Windows agent takes longer to come back, and only has to show
-// that it is one with the other: one side of every third.
+// that it is one with the other: one side of every fifth.
 func share(effects []point) []point {
 	step := 1
 	if wine.OnWindows() && !everything {
-		step = 3
+		step = 5
 	}
 	var points []point
 	for i := 0; i < len(effects); i += step {
