@@ -2,21 +2,23 @@ package wine
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"testing"
 	"time"
 )
 
-// contractTimeout bounds the tests of one package on a busy machine.
-const contractTimeout = 5 * time.Minute
+// contractTimeout bounds the tests of one package on a busy machine. A program that takes longer says where it is.
+const contractTimeout = 15 * time.Minute
+
+// testFlags are those of a compiled package's tests.
+func testFlags(more ...string) []string {
+	return append([]string{"-test.v", "-test.timeout=" + contractTimeout.String()}, more...)
+}
 
 // runProgram runs those tests of a compiled package in a machine that match a pattern, as one test of this package.
 func runProgram(t *testing.T, p *Prefix, exe, pattern string, environment ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), contractTimeout)
-	defer cancel()
-	cmd := p.Command(ctx, exe, "-test.v", "-test.run", pattern)
+	cmd := p.Command(t.Context(), exe, testFlags("-test.run", pattern)...)
 	cmd.Env = append(cmd.Env, environment...)
 	cmd.Dir = t.TempDir()
 	out, err := cmd.Output()

@@ -21,6 +21,7 @@ const outputDelay = 2 * time.Second
 // Prefix is a Windows machine: a folder with its drives and registry, and a wineserver that its programs share. Several may run at once.
 type Prefix struct {
 	dir   string
+	host  string // the folder of the emulated host, "" without one
 	shims string
 }
 
@@ -57,13 +58,13 @@ func start(ctx context.Context, dir, hostDir, shims string) (*Prefix, func() err
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &Prefix{dir: filepath.Join(dir, "wine"), shims: shims}
+	p := &Prefix{dir: filepath.Join(dir, "wine"), host: hostDir, shims: shims}
 	if err := p.copy(ctx, from, libraries); err != nil {
 		return nil, nil, fmt.Errorf("copy the template of Wine: %w", err)
 	}
 	if hostDir != "" {
 		if err := p.attach(hostDir); err != nil {
-			return nil, nil, fmt.Errorf("give Wine the drives of the host: %w", err)
+			return nil, nil, err
 		}
 	}
 	stop, err := p.serve()
@@ -122,9 +123,20 @@ var hostFolders = []string{`ProgramData\Microsoft\Windows\Hyper-V`, "ClusterStor
 // physicalDrives is how many disks the emulated host can show as \\.\PhysicalDriveN. A link leads nowhere while its disk is not attached.
 const physicalDrives = 16
 
+// anew is the machine for the programs that are started from now on, after its host was made anew over the same folder.
+func (p *Prefix) anew(shims string) (*Prefix, error) {
+	next := &Prefix{dir: p.dir, host: p.host, shims: shims}
+	return next, next.attach(next.host)
+}
+
 // attach makes the host's volumes the drives of the machine. The host's folder is its D:\VMs.
-func (p *Prefix) attach(hostDir string) error {
-	hostDir, err := filepath.Abs(hostDir)
+func (p *Prefix) attach(hostDir string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("give Wine the drives of the host: %w", err)
+		}
+	}()
+	hostDir, err = filepath.Abs(hostDir)
 	if err != nil {
 		return err
 	}
@@ -197,11 +209,24 @@ func (p *Prefix) serve() (stop func() error, err error) {
 		err := inPrefix(ctx, p.dir, "wineserver", "-k").Run()
 		select {
 		case <-ended: // by its own kill, as a rule
-			return nil
+			return p.crashed()
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("wineserver did not end: %w", ctx.Err()), err, cmd.Process.Kill())
 		}
 	}, nil
+}
+
+// crashes is what the debugger writes, which the registry (hyperkeep.reg) has started when a program crashes: one of Wine's own, or another one that does
+// not handle that itself, as Go programs do.
+const crashes = `C:\windows\crashes.txt`
+
+// crashed returns an error if a program has crashed in the machine, whoever started it.
+func (p *Prefix) crashed() error {
+	text, err := os.ReadFile(p.Local(crashes))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("a program crashed in the machine:\n%s", text), err)
 }
 
 // Local is where a file of the machine lies. Names are taken as they are written.

@@ -47,7 +47,7 @@ func newShadowLab(t *testing.T) shadowLab {
 	t.Helper()
 	Require(t)
 	exe := Build(t, "test/wine/internal/requester")
-	h := newShadowHost(t, vsstest.Options{})
+	h := newShadowHost(t, t.TempDir(), vsstest.Options{})
 	p := NewPrefix(t, h.dir, h.address)
 	return shadowLab{h, child.Service(func() *exec.Cmd { return p.Command(context.Background(), exe) })}
 }

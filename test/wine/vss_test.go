@@ -28,9 +28,13 @@ type shadowHost struct {
 	address string
 }
 
-func newShadowHost(t *testing.T, o vsstest.Options) *shadowHost {
+// newShadowHost serves a host over a folder, in which nothing of a host before remains.
+func newShadowHost(t *testing.T, dir string, o vsstest.Options) *shadowHost {
 	t.Helper()
-	h := &shadowHost{dir: t.TempDir()}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	h := &shadowHost{dir: dir}
 	host, services := "jobMillis: 1\n", "ok"
 	if o.Legacy {
 		host += "osVersion: \"2012\"\n"
@@ -123,10 +127,14 @@ func (h *shadowHost) lab(t *testing.T, command func() *exec.Cmd) vsstest.Lab {
 // TestVSSContractOfTheWindowsAdapter runs the real requester, a Windows program with vssapi.dll's interfaces, as a child process.
 func TestVSSContractOfTheWindowsAdapter(t *testing.T) {
 	Require(t)
-	exe := Build(t, "test/wine/internal/requester")
+	exe, dir := Build(t, "test/wine/internal/requester"), newHost(t)
+	machine := NewPrefix(t, dir, "")
 	vsstest.Run(t, func(t *testing.T, o vsstest.Options) vsstest.Lab {
-		h := newShadowHost(t, o)
-		p := NewPrefix(t, h.dir, h.address)
+		h := newShadowHost(t, dir, o)
+		p, err := machine.anew(h.address)
+		if err != nil {
+			t.Fatal(err)
+		}
 		return h.lab(t, func() *exec.Cmd { return p.Command(context.Background(), exe) })
 	})
 }
@@ -144,7 +152,7 @@ func (a abandoned) Close() error { return a.WriteCloser.Close() }
 func TestRequesterEndsWithItsAgent(t *testing.T) {
 	Require(t)
 	exe := Build(t, "test/wine/internal/requester")
-	h := newShadowHost(t, vsstest.Options{})
+	h := newShadowHost(t, t.TempDir(), vsstest.Options{})
 	p := NewPrefix(t, h.dir, h.address)
 	for _, frozen := range []bool{true, false} {
 		cmd := p.Command(t.Context(), exe)

@@ -135,3 +135,16 @@ func TestMachineEndsWithItsTest(t *testing.T) {
 		t.Errorf("the program runs on: %v", err)
 	}
 }
+
+// TestCrashIsTold has a program crash whose exit code nobody looks at.
+func TestCrashIsTold(t *testing.T) {
+	Require(t)
+	p, stop, err := start(t.Context(), t.TempDir(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Command(t.Context(), "rundll32", "kernel32.dll,DebugBreak").Run()
+	if err := stop(); err == nil || !strings.Contains(err.Error(), "rundll32.exe") {
+		t.Errorf("the end of the machine tells of no crash: %v", err)
+	}
+}

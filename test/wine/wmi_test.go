@@ -63,7 +63,7 @@ func serveHost(t *testing.T, prepare func(t *testing.T, dir string)) (*emulator.
 // and they go on when they read a line.
 func runTests(t *testing.T, p *Prefix, pkg string, control func(command string) error) {
 	t.Helper()
-	cmd := p.Command(t.Context(), BuildTest(t, pkg), "-test.v", "-test.timeout=5m")
+	cmd := p.Command(t.Context(), BuildTest(t, pkg), testFlags()...)
 	in, out := io.Pipe()
 	answers, err := cmd.StdinPipe()
 	if err != nil {
