@@ -63,16 +63,21 @@ func newChunks(s *session, parallelism int) (*chunks, error) {
 // is not ours.
 func (c *chunks) locate(ctx context.Context, w *want) bool {
 	id, _, ok := w.Object.ContentID()
-	if !ok || c.zstd == nil {
+	if !ok {
 		return false
 	}
 	info, err := c.session.ContentInfo(ctx, id)
-	known := info.CompressionHeaderID == 0 || info.CompressionHeaderID == compression.HeaderZstdFastest
-	if err != nil || !known || info.EncryptionKeyID != 0 || info.PackedLength > 2*LeafSize || int64(info.OriginalLength) != w.Length {
+	if err != nil || !c.opens(info) || int64(info.OriginalLength) != w.Length {
 		return false
 	}
 	w.info = info
 	return true
+}
+
+// opens says whether a content is one of those that open knows.
+func (c *chunks) opens(info content.Info) bool {
+	known := info.CompressionHeaderID == 0 || info.CompressionHeaderID == compression.HeaderZstdFastest
+	return c.zstd != nil && known && info.EncryptionKeyID == 0 && info.PackedLength <= 2*LeafSize && info.OriginalLength <= LeafSize
 }
 
 // open decrypts a chunk in place, which checks it, and decompresses it to where it belongs.

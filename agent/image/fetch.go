@@ -35,9 +35,7 @@ func (d *DiskReader) fetch(wants []want) error {
 			later = append(later, w)
 		}
 	}
-	slices.SortFunc(fast, func(a, b want) int {
-		return cmp.Or(cmp.Compare(a.info.PackBlobID, b.info.PackBlobID), cmp.Compare(a.info.PackOffset, b.info.PackOffset))
-	})
+	slices.SortFunc(fast, inPacks)
 	for len(fast) > 0 {
 		n := runOf(fast)
 		later = append(later, d.img.repo.chunks.read(d.ctx, fast[:n])...)
@@ -63,6 +61,11 @@ func (d *DiskReader) readObject(e entry, into []byte) error {
 	}
 	_, err = io.ReadFull(in, into)
 	return err
+}
+
+// inPacks is the order in which contents lie in the storage.
+func inPacks(a, b want) int {
+	return cmp.Or(cmp.Compare(a.info.PackBlobID, b.info.PackBlobID), cmp.Compare(a.info.PackOffset, b.info.PackOffset))
 }
 
 // runOf says how many of some leaves, in order of their places, are fetched at once.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/kopia/kopia/repo"
@@ -36,15 +37,19 @@ type reach struct {
 
 	data, metadata *nameSet // the contents that were found: without a prefix, and with one
 
-	mu      sync.Mutex
-	damage  error // the first that could not be read
-	damages int
+	// hurt are contents that are known to be damaged; suffering are the lists and directories that have one, or name one.
+	hurt map[content.ID]bool
+
+	mu        sync.Mutex
+	damage    error // the first that could not be read
+	damages   int
+	suffering map[object.ID]bool
 }
 
 func newReach(r repo.DirectRepository, opts Options) *reach {
 	return &reach{
 		repo: r, dir: opts.WorkDir, parallel: opts.Parallelism,
-		data: newNameSet(opts.WorkDir), metadata: newNameSet(opts.WorkDir),
+		data: newNameSet(opts.WorkDir), metadata: newNameSet(opts.WorkDir), suffering: map[object.ID]bool{},
 	}
 }
 
@@ -115,6 +120,7 @@ func (r *reach) look(ctx context.Context, n name, below *nameSet) error {
 	if err != nil {
 		r.note(fmt.Errorf("object %s: %w", id, err))
 	}
+	r.suffers(id, contents, named)
 	for _, c := range contents {
 		if err := r.keep(c); err != nil {
 			return err
@@ -204,6 +210,20 @@ func (r *reach) list(ctx context.Context, id object.ID) ([]root, error) {
 		named[i] = root{aFile, e.Object}
 	}
 	return named, nil
+}
+
+// suffers remembers an object that has or names a damaged content. A list that it names is looked at by itself.
+func (r *reach) suffers(id object.ID, contents []content.ID, named []root) {
+	hurt := slices.ContainsFunc(contents, func(c content.ID) bool { return r.hurt[c] }) || slices.ContainsFunc(named, func(at root) bool {
+		direct, _, ok := at.object.ContentID()
+		return ok && r.hurt[direct]
+	})
+	if !hurt {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.suffering[id] = true
 }
 
 func (r *reach) note(err error) {

@@ -14,35 +14,43 @@ func (d *diskWriter) storeList(ctx context.Context, entries iter.Seq[entry]) (ob
 	return d.sound(ctx, true, func() (object.ID, error) { return writeList(ctx, d.kopia, entries) })
 }
 
-// sound stores something and, when repairing, reads it back. Kopia deduplicates against what its index names, not against what it can
-// read. When reading fails, the content is marked as deleted, whereupon kopia stores the same bytes anew under the same name.
+// sound stores something, soundly when repairing.
 func (d *diskWriter) sound(ctx context.Context, list bool, store func() (object.ID, error)) (object.ID, error) {
+	if !d.repair {
+		return store()
+	}
+	return d.storeSound(ctx, list, store)
+}
+
+// storeSound stores something and reads it back. Kopia deduplicates against what its index names, not against what it can read. When reading fails, the
+// content is marked as deleted, whereupon kopia stores the same bytes anew under the same name.
+func (w *Writer) storeSound(ctx context.Context, list bool, store func() (object.ID, error)) (object.ID, error) {
 	id, err := store()
-	if err != nil || !d.repair {
+	if err != nil {
 		return id, err
 	}
 	read := id
 	if list {
 		read, _ = id.IndexObjectID()
 	}
-	failed := d.readThrough(ctx, read)
+	failed := w.readThrough(ctx, read)
 	if failed == nil || passing(failed) {
 		return id, failed
 	}
-	contents, err := d.contentsOf(ctx, read)
+	contents, err := w.contentsOf(ctx, read)
 	if err != nil {
 		return id, damaged(err, "repair object %s", read)
 	}
 	for _, c := range contents {
-		if err := d.kopia.ContentManager().DeleteContent(ctx, c); err != nil {
+		if err := w.kopia.ContentManager().DeleteContent(ctx, c); err != nil {
 			return id, damaged(err, "repair object %s", read)
 		}
 	}
 	return store()
 }
 
-func (d *diskWriter) readThrough(ctx context.Context, id object.ID) error {
-	in, err := d.kopia.OpenObject(ctx, id)
+func (w *Writer) readThrough(ctx context.Context, id object.ID) error {
+	in, err := w.kopia.OpenObject(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -51,9 +59,9 @@ func (d *diskWriter) readThrough(ctx context.Context, id object.ID) error {
 	return err
 }
 
-func (d *diskWriter) contentsOf(ctx context.Context, id object.ID) ([]content.ID, error) {
+func (w *Writer) contentsOf(ctx context.Context, id object.ID) ([]content.ID, error) {
 	if c, _, ok := id.ContentID(); ok {
 		return []content.ID{c}, nil
 	}
-	return d.kopia.VerifyObject(ctx, id)
+	return w.kopia.VerifyObject(ctx, id)
 }

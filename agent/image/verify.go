@@ -14,8 +14,8 @@ import (
 
 // Verification is the outcome of reading an image whole.
 type Verification struct {
-	ImageID string
-	Digest  string
+	ImageID, VMID string
+	Digest        string
 	Disks   []DiskVerification
 	// DamagedFiles are the configuration files that cannot be read.
 	DamagedFiles []string
@@ -59,7 +59,7 @@ func (i *Image) Verify(ctx context.Context, progress *Progress) (Verification, e
 	if progress == nil {
 		progress = &Progress{}
 	}
-	v := Verification{ImageID: i.manifest.ID, Digest: i.manifest.Digest}
+	v := Verification{ImageID: i.manifest.ID, VMID: i.manifest.VM.ID, Digest: i.manifest.Digest}
 	for _, f := range i.manifest.Files {
 		err := i.verifyFile(ctx, f.Name)
 		if errors.Is(err, ErrDamaged) {

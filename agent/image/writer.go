@@ -31,6 +31,9 @@ type ImageSpec struct {
 	Annotations map[string]string
 	Excluded    []ExcludedDisk
 	Warnings    []string
+	// Repair is set when files of an older image are damaged: as with DiskSpec.Repair, what the repository has already is read, and stored again
+	// when that fails.
+	Repair bool
 }
 
 // Writer puts one image together. Nothing of it is visible before Publish, and nothing at all when the process dies: maintenance removes
@@ -107,27 +110,44 @@ func (w *Writer) Warn(sentence string) {
 }
 
 // AddFile stores a configuration file of the VM. Names are unique within the image and have no slash or backslash in them.
-func (w *Writer) AddFile(ctx context.Context, name string, content io.Reader) error {
+func (w *Writer) AddFile(ctx context.Context, name string, content io.ReadSeeker) error {
 	if err := validName(name); err != nil {
 		return fmt.Errorf("add file %q: %w", name, err)
 	}
 	if err := w.claim("config/" + name); err != nil {
 		return fmt.Errorf("add file %q: %w", name, err)
 	}
-	out := w.kopia.NewObjectWriter(ctx, object.WriterOptions{Compressor: listCompressor, MetadataCompressor: listCompressor})
-	defer out.Close() //nolint:errcheck // it only gives buffers back
-	n, err := io.Copy(out, content)
-	if err != nil {
-		return fmt.Errorf("add file %q: %w", name, err)
+	var size int64
+	store := func() (id object.ID, err error) {
+		if _, err := content.Seek(0, io.SeekStart); err != nil {
+			return id, err
+		}
+		id, size, err = w.storeFile(ctx, content)
+		return id, err
 	}
-	id, err := out.Result()
+	if w.spec.Repair {
+		plain := store
+		store = func() (object.ID, error) { return w.storeSound(ctx, false, plain) }
+	}
+	id, err := store()
 	if err != nil {
 		return fmt.Errorf("add file %q: %w", name, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.files = append(w.files, FileRecord{Name: name, Size: n, Object: id.String()})
+	w.files = append(w.files, FileRecord{Name: name, Size: size, Object: id.String()})
 	return nil
+}
+
+func (w *Writer) storeFile(ctx context.Context, content io.Reader) (object.ID, int64, error) {
+	out := w.kopia.NewObjectWriter(ctx, object.WriterOptions{Compressor: listCompressor, MetadataCompressor: listCompressor})
+	defer out.Close() //nolint:errcheck // it only gives buffers back
+	n, err := io.Copy(out, content)
+	if err != nil {
+		return object.EmptyID, n, err
+	}
+	id, err := out.Result()
+	return id, n, err
 }
 
 func (w *Writer) claim(file string) error {

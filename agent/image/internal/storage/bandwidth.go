@@ -46,8 +46,8 @@ func (b *Bandwidth) Limited() int64 {
 	return b.allowed(b.now())
 }
 
-// wait returns when n bytes are due.
-func (b *Bandwidth) wait(ctx context.Context, n int64) error {
+// Wait returns when n bytes are due, for who is bounded by something else than what it stores.
+func (b *Bandwidth) Wait(ctx context.Context, n int64) error {
 	for ; n > 0; n -= bandwidthStep {
 		allowed := b.Limited()
 		if allowed <= 0 {

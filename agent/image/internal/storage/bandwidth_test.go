@@ -17,7 +17,7 @@ func TestBandwidthIsBoundedByTheHourOfTheDay(t *testing.T) {
 		b := NewBandwidth(time.Now)
 		took := func(n int64) time.Duration {
 			before := time.Now()
-			if err := b.wait(t.Context(), n); err != nil {
+			if err := b.Wait(t.Context(), n); err != nil {
 				t.Fatal(err)
 			}
 			return time.Since(before).Round(time.Second)
@@ -59,7 +59,7 @@ func TestBandwidthIsSharedAndLetsGo(t *testing.T) {
 		before := time.Now()
 		done := make(chan error)
 		for range 3 {
-			go func() { done <- b.wait(t.Context(), 10*mib) }()
+			go func() { done <- b.Wait(t.Context(), 10*mib) }()
 		}
 		for range 3 {
 			if err := <-done; err != nil {
@@ -71,11 +71,11 @@ func TestBandwidthIsSharedAndLetsGo(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := b.wait(ctx, mib); !errors.Is(err, context.Canceled) {
+		if err := b.Wait(ctx, mib); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		var none *Bandwidth
-		if err := none.wait(ctx, mib); err != nil {
+		if err := none.Wait(ctx, mib); err != nil {
 			t.Error(err)
 		}
 	})

@@ -58,7 +58,7 @@ func (s *Storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 		}
 		opts.DoNotRecreate = true
 	}
-	if err := s.bandwidth.wait(ctx, int64(data.Length())); err != nil {
+	if err := s.bandwidth.Wait(ctx, int64(data.Length())); err != nil {
 		return err
 	}
 	opts.RetentionPeriod = LockFor(opts.RetentionPeriod)
