@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dustin/go-humanize"
 
@@ -56,6 +57,9 @@ func (r *backupRun) decide(ctx context.Context) error {
 	var total, allocated int64
 	for _, disk := range r.frozen {
 		plan, err := r.planDisk(ctx, disk, base, whyFull)
+		if r.repairs(disk.Key) {
+			plan.demote(reasonDamaged)
+		}
 		if plan.content != nil {
 			r.plan = append(r.plan, plan) // its files are closed with the run, whatever becomes of it
 		}
@@ -70,6 +74,11 @@ func (r *backupRun) decide(ctx context.Context) error {
 	}
 	r.report.Note("About %s of %s allocated will be read.", humanize.IBytes(uint64(total)), humanize.IBytes(uint64(allocated)))
 	return nil
+}
+
+// repairs says whether the repository has damaged data of a disk that is to be stored anew.
+func (r *backupRun) repairs(key string) bool {
+	return r.spec.Repair != nil && slices.Contains(r.spec.Repair.Disks, key)
 }
 
 // base finds the image that increments can stand on: the newest published one whose base record still resolves, both in the repository and on the

@@ -2,11 +2,8 @@ package runner
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -28,6 +25,7 @@ func RunKeeper(ctx context.Context, opts Options) error {
 	return a.run(ctx, map[v1alpha1.TaskKind]Handler{
 		v1alpha1.TaskProbe:       &probe{repositories: repositories, clock: a.claim.Clock},
 		v1alpha1.TaskVerify:      &verify{repositories},
+		v1alpha1.TaskScrub:       &scrub{repositories},
 		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, exclusive: exclusive},
 		v1alpha1.TaskMaintain:    &maintain{repositories: repositories, exclusive: exclusive},
 		v1alpha1.TaskSyncCatalog: &syncCatalog{repositories},
@@ -112,46 +110,4 @@ func (d *deleteImage) Run(ctx context.Context, task *v1alpha1.AgentTask, report 
 			return repository.Delete(ctx, task.Spec.Image.ImageID)
 		})
 	})
-}
-
-// verify reads a whole image and checks every byte of it.
-type verify struct{ repositories *Repositories }
-
-func (v *verify) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
-	if err := report.Step(ctx, "Verify"); err != nil {
-		return err
-	}
-	return v.repositories.with(ctx, task.Spec.Repository, func(repository *image.Repository) error {
-		wanted := task.Spec.Image
-		found, err := repository.Match(ctx, wanted.ImageID, wanted.VirtualMachineID, wanted.Digest)
-		if err != nil {
-			return err
-		}
-		var counted image.Progress
-		total := found.Manifest().ProtectedBytes()
-		stop := report.Progress(ctx, func() (int64, int64, int64) { return total, counted.Processed.Load(), 0 })
-		result, err := found.Verify(ctx, &counted)
-		stop()
-		if err != nil {
-			return err
-		}
-		return damageOf(result)
-	})
-}
-
-// damageOf makes an error of what did not pass.
-func damageOf(found image.Verification) error {
-	if found.Sound() {
-		return nil
-	}
-	var damaged []string
-	for _, disk := range found.Disks {
-		if len(disk.Damaged) > 0 {
-			damaged = append(damaged, fmt.Sprintf("disk %s: %s of it, %s", disk.Key, humanize.IBytes(uint64(disk.Damaged.Bytes())), disk.Reason))
-		}
-	}
-	for _, file := range found.DamagedFiles {
-		damaged = append(damaged, "file "+file)
-	}
-	return stall(v1alpha1.ReasonDamaged, fmt.Errorf("the image is damaged and cannot be restored whole: %s", strings.Join(damaged, "; ")))
 }

@@ -134,6 +134,16 @@ func (r *Report) Maintained(ctx context.Context, done v1alpha1.MaintainResult) e
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Maintained = &done })
 }
 
+// Scrubbed records what was read of a repository so far.
+func (r *Report) Scrubbed(ctx context.Context, found v1alpha1.ScrubResult) error {
+	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Scrubbed = &found })
+}
+
+// Damaged records the disks that a verification found damaged.
+func (r *Report) Damaged(ctx context.Context, disks []string) error {
+	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.DamagedDisks = disks })
+}
+
 // Catalog records a page of the repository's catalog.
 func (r *Report) Catalog(ctx context.Context, page v1alpha1.CatalogPage) error {
 	return r.change(ctx, func(s *v1alpha1.AgentTaskStatus) { s.Catalog = &page })

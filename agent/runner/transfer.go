@@ -84,7 +84,7 @@ func (r *backupRun) imageSpec() image.ImageSpec {
 		ID: r.spec.ImageID, TaskUID: r.entry.Tag, Policy: r.spec.PolicyName,
 		VM:      image.VM{ID: vm.ID, Name: vm.Name, Host: vm.HostName},
 		TakenAt: r.checkpoint.Taken, Consistency: string(consistencyOf(r.checkpoint.Level)), Method: string(r.method.name),
-		Tool: "hyperkeep " + r.version, Excluded: r.excluded,
+		Tool: "hyperkeep " + r.version, Excluded: r.excluded, Repair: r.spec.Repair != nil,
 		Annotations: r.annotations(),
 	}
 }

@@ -14,8 +14,11 @@ const (
 	ReasonVerified           = "Verified"
 	ReasonDamaged            = "Damaged"
 	ReasonVerificationFailed = "VerificationFailed"
-	ReasonRetained           = "Retained"
-	ReasonExpired            = "Expired"
+	// ReasonDamageFound is Damaged, by the verification that goes over the whole repository in turn; ReasonRepaired that it was, and is not any more.
+	ReasonDamageFound = "DamageFound"
+	ReasonRepaired    = "Repaired"
+	ReasonRetained    = "Retained"
+	ReasonExpired     = "Expired"
 )
 
 // DeletionPolicy says what deleting a BackupImage object does.
@@ -141,6 +144,13 @@ type BackupImageStatus struct {
 	// lastVerifyTime is when a verification ended last.
 	// +optional
 	LastVerifyTime *metav1.Time `json:"lastVerifyTime,omitempty"`
+
+	// damagedDisks are those that cannot be restored whole, by their keys. Verified says more.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	DamagedDisks []string `json:"damagedDisks,omitempty"`
 }
 
 // BackupImage is one restore point of one virtual machine: the catalog's entry for what lies in the repository. It has no owner: deleting

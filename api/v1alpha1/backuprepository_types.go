@@ -47,9 +47,19 @@ const (
 	ReasonClockDistrusted = "ClockDistrusted"
 )
 
+// ConditionPasswordChanged says how changing the password goes. It is absent unless the Secret has a previousPassword.
+const (
+	ConditionPasswordChanged = "PasswordChanged"
+
+	ReasonPasswordChanged  = "PasswordChanged"
+	ReasonChangingPassword = "ChangingPassword"
+)
+
 // Keys of the Secret that a repository names: the password, and what the kind of the location asks for.
 const (
-	SecretKeyPassword          = "password"
+	SecretKeyPassword = "password"
+	// SecretKeyPreviousPassword is there while the password is being changed.
+	SecretKeyPreviousPassword  = "previousPassword"
 	SecretKeyAccessKeyID       = "accessKeyID"
 	SecretKeySecretAccessKey   = "secretAccessKey"
 	SecretKeySASToken          = "sasToken"
@@ -219,6 +229,10 @@ type BackupRepositorySpec struct {
 	// +optional
 	Immutability *Immutability `json:"immutability,omitempty"`
 
+	// verification reads everything in the repository once in a while, a share each day. It reads all in 30 days where nothing is said.
+	// +optional
+	Verification *RepositoryVerification `json:"verification,omitempty"`
+
 	// importRequest has BackupImages made of the images in the repository that have none, whenever it changes: of those whose namespace the repository allows.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
@@ -271,7 +285,7 @@ type StorageFacts struct {
 
 // BackupRepositoryStatus is what the keeper found.
 type BackupRepositoryStatus struct {
-	// conditions are Ready, Reconciling, Stalled, Dependable, Maintained and Imported.
+	// conditions are Ready, Reconciling, Stalled, Dependable, Maintained, Verified, PasswordChanged and Imported.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -325,34 +339,13 @@ type BackupRepositoryStatus struct {
 	// +optional
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
 
+	// verification is how far the keeper has verified what is stored. Absent before the first share.
+	// +optional
+	Verification *VerificationStatus `json:"verification,omitempty"`
+
 	// catalogImport is the import that was asked for last.
 	// +optional
 	CatalogImport *CatalogImport `json:"catalogImport,omitempty"`
-}
-
-// MaintenanceStatus is how a repository is kept.
-type MaintenanceStatus struct {
-	// lastQuickTime is when the index was kept short last, by a full maintenance too.
-	// +optional
-	LastQuickTime *metav1.Time `json:"lastQuickTime,omitempty"`
-	// lastFullTime is when space was freed last.
-	// +optional
-	LastFullTime *metav1.Time `json:"lastFullTime,omitempty"`
-	// freedBytes were deleted from the storage by the last full maintenance.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	FreedBytes int64 `json:"freedBytes,omitempty"`
-	// unusedBytes are used by no image and wait to be freed, a day or two.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	UnusedBytes int64 `json:"unusedBytes,omitempty"`
-	// indexBlobs slow every look-up down in proportion. Beyond some hundred, maintenance does not keep up.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	IndexBlobs int32 `json:"indexBlobs,omitempty"`
-	// nextTime is when it is maintained next.
-	// +optional
-	NextTime *metav1.Time `json:"nextTime,omitempty"`
 }
 
 // BackupRepository is where images live. What is in it is encrypted with its password.

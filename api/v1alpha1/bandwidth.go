@@ -1,6 +1,6 @@
 package v1alpha1
 
-// BandwidthLimits bounds the bytes that a host sends to repositories, all its backups together.
+// BandwidthLimits bounds the bytes per second, by the time of the week.
 type BandwidthLimits struct {
 	// timeZone of the windows: an IANA name such as Europe/Berlin or UTC.
 	// +optional

@@ -204,6 +204,7 @@ func (d *decider) eraseObstacle() *delegation.Obstacle {
 func (d *decider) keep() {
 	d.conditions.Settled()
 	d.verify()
+	d.scrubbed()
 	d.reportUsable()
 }
 

@@ -1,6 +1,7 @@
 package backupimage
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -270,4 +271,55 @@ func TestTaskNamesAreStable(t *testing.T) {
 	other := newImage("c", 3, func(i *v1alpha1.BackupImage) { i.Spec.VerifyRequest = "r2" })
 	g.Expect(verifyName(image, 1)).NotTo(Equal(verifyName(other, 1)), "each request is answered by a task of its own")
 	g.Expect(delegation.Attempt(&v1alpha1.AgentTask{ObjectMeta: metav1.ObjectMeta{Name: verifyName(image, 3)}})).To(Equal(int32(3)))
+}
+
+func TestDamageThatIsFoundInTurn(t *testing.T) {
+	share := func(ago time.Duration, others int32, images ...string) *v1alpha1.AgentTask {
+		task := newTask("scrub", v1alpha1.TaskScrub, "ok", ago, "")
+		task.Status.Scrubbed = &v1alpha1.ScrubResult{OtherImages: others}
+		for _, id := range images {
+			task.Status.Scrubbed.Images = append(task.Status.Scrubbed.Images, v1alpha1.DamagedImage{ImageID: id, Disks: []string{"disk-0"}, Message: "disk disk-0: 1 MiB of it"})
+		}
+		return &task
+	}
+	verifiedAt := func(ago time.Duration) edit {
+		return func(i *v1alpha1.BackupImage) {
+			i.Status.LastVerifyTime = &metav1.Time{Time: now.Add(-ago)}
+		}
+	}
+	found := func(i *v1alpha1.BackupImage) {
+		reason(v1alpha1.ConditionVerified, "False", v1alpha1.ReasonDamageFound)(i)
+		i.Status.DamagedDisks = []string{"disk-0"}
+	}
+	byRequest := reason(v1alpha1.ConditionVerified, "False", v1alpha1.ReasonDamaged)
+	for name, c := range map[string]struct {
+		edits    []edit
+		share    *v1alpha1.AgentTask
+		verified string
+		disks    int
+	}{
+		"nothing was verified yet": {},
+		"others are damaged":       {share: share(time.Hour, 0, "a")},
+		"it is damaged":            {share: share(time.Hour, 0, "a", "c"), verified: "False/DamageFound", disks: 1},
+		"it is still":              {edits: []edit{found}, share: share(time.Hour, 0, "c"), verified: "False/DamageFound", disks: 1},
+		"it was found damaged before, and no share has looked again": {edits: []edit{found}, verified: "False/DamageFound", disks: 1},
+		"a backup has repaired it":                                   {edits: []edit{found}, share: share(time.Hour, 0), verified: "True/Repaired"},
+		"it may be one of those that are not named":                  {edits: []edit{found}, share: share(time.Hour, 1), verified: "False/DamageFound", disks: 1},
+		"it was read whole since":                                    {edits: []edit{verifiedAt(time.Minute)}, share: share(time.Hour, 0, "c")},
+		"it was read whole before":                                   {edits: []edit{verifiedAt(2 * time.Hour)}, share: share(time.Hour, 0, "c"), verified: "False/DamageFound", disks: 1},
+		"what was found by reading it whole counts for longer":       {edits: []edit{byRequest, verifiedAt(2 * time.Hour)}, share: share(time.Hour, 0), verified: "False/Damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			image := newImage("c", 3, c.edits...)
+			status := decide(image, observation{policy: policy(nil), series: series(image), repository: readyRepository(), share: c.share}, now).status
+			got := ""
+			if v := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionVerified); v != nil {
+				got = string(v.Status) + "/" + v.Reason
+			}
+			g.Expect(got).To(Equal(c.verified))
+			g.Expect(status.DamagedDisks).To(HaveLen(c.disks))
+			g.Expect(meta.IsStatusConditionFalse(status.Conditions, v1alpha1.ConditionReady)).To(Equal(strings.HasPrefix(c.verified, "False")))
+		})
+	}
 }

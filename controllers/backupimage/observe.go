@@ -27,6 +27,8 @@ type observation struct {
 	backup string
 	// tasks that were made for the image.
 	tasks []v1alpha1.AgentTask
+	// share is the newest one of the repository that was verified, if any.
+	share *v1alpha1.AgentTask
 }
 
 // observe reads from the cache, or from the API server itself, which has no indexes: there, labels narrow down and the rest is left out afterwards.
@@ -56,7 +58,33 @@ func (r *Reconciler) observe(ctx context.Context, image *v1alpha1.BackupImage, r
 		return seen, fmt.Errorf("list tasks: %w", err)
 	}
 	seen.tasks = tasks.Items
+	if seen.share, err = r.shareOf(ctx, seen.repository, reader, indexed); err != nil {
+		return seen, fmt.Errorf("list shares that were verified: %w", err)
+	}
 	return seen, nil
+}
+
+// shareOf is the newest share of a repository that was verified to its end.
+func (r *Reconciler) shareOf(ctx context.Context, repository *v1alpha1.BackupRepository, reader client.Reader, indexed bool) (newest *v1alpha1.AgentTask, err error) {
+	if repository == nil {
+		return nil, nil
+	}
+	options := []client.ListOption{client.InNamespace(r.keeper), client.MatchingLabels{v1alpha1.LabelRepository: repository.Name}}
+	if indexed {
+		options = []client.ListOption{client.InNamespace(r.keeper), index.TasksOf(repository.UID)}
+	}
+	tasks := &v1alpha1.AgentTaskList{}
+	if err := reader.List(ctx, tasks, options...); err != nil {
+		return nil, err
+	}
+	for i := range tasks.Items {
+		task := &tasks.Items[i]
+		of := task.Spec.Kind == v1alpha1.TaskScrub && delegation.Succeeded(task) && task.Status.Scrubbed != nil
+		if of && (newest == nil || delegation.FinishTime(newest).Before(delegation.FinishTime(task))) {
+			newest = task
+		}
+	}
+	return newest, nil
 }
 
 func policyOf(ctx context.Context, image *v1alpha1.BackupImage, reader client.Reader) (*v1alpha1.BackupPolicy, error) {

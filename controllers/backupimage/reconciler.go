@@ -65,6 +65,7 @@ func SetupWithManager(mgr ctrl.Manager, opts Options) error {
 		Named("backupimage").
 		For(&v1alpha1.BackupImage{}).
 		Watches(&v1alpha1.AgentTask{}, delegation.EnqueueOwner(Kind)).
+		Watches(&v1alpha1.AgentTask{}, r.imagesOfShare()).
 		Watches(&v1alpha1.BackupImage{}, r.siblings()).
 		Watches(&v1alpha1.BackupPolicy{}, r.imagesOfPolicy(), retentionChanges()).
 		Complete(reconcile.AsReconciler(r.client, r))

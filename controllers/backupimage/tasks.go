@@ -57,11 +57,13 @@ func (d *decider) verify() {
 	switch {
 	case task != nil && delegation.Succeeded(task):
 		d.answer(task)
+		d.next.status.DamagedDisks = nil
 		d.conditions.True(v1alpha1.ConditionVerified, v1alpha1.ReasonVerified, "the whole image was read and found sound")
 	case task != nil && !delegation.Finished(task):
 		d.conditions.Reconciling(v1alpha1.ReasonProgressing, "the keeper verifies the image") // the watch on tasks wakes it
 	case task != nil && isDamage(delegation.FailureOf(task)):
 		d.answer(task)
+		d.next.status.DamagedDisks = task.Status.DamagedDisks
 		d.conditions.False(v1alpha1.ConditionVerified, v1alpha1.ReasonDamaged, delegation.FailureOf(task).Message)
 	case task != nil && (delegation.Attempt(task) >= verifyAttempts || delegation.FailureOf(task).Action == v1alpha1.FailureStall):
 		d.giveUp(task)
@@ -74,6 +76,28 @@ func (d *decider) verify() {
 	default:
 		d.conditions.Reconciling(v1alpha1.ReasonProgressing, "the keeper is asked to verify the image")
 		d.make(verify, verifyName, task, verifyDeadline)
+	}
+}
+
+// scrubbed takes over what the verification that goes over the repository in turn says of the image, unless the image was verified whole since. What it
+// found damaged is sound again when a later share, which looks at that again, does not name the image any more.
+func (d *decider) scrubbed() {
+	share, status := d.seen.share, &d.next.status
+	if share == nil || status.LastVerifyTime != nil && !status.LastVerifyTime.Time.Before(delegation.FinishTime(share)) {
+		return
+	}
+	found := share.Status.Scrubbed
+	mine := slices.IndexFunc(found.Images, func(i v1alpha1.DamagedImage) bool {
+		return i.ImageID == d.image.Spec.ImageID && i.VirtualMachineID == d.image.Spec.VirtualMachine.ID
+	})
+	before := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionVerified)
+	switch {
+	case mine >= 0:
+		status.DamagedDisks = found.Images[mine].Disks
+		d.conditions.False(v1alpha1.ConditionVerified, v1alpha1.ReasonDamageFound, found.Images[mine].Message)
+	case found.OtherImages == 0 && before != nil && before.Reason == v1alpha1.ReasonDamageFound:
+		status.DamagedDisks = nil
+		d.conditions.True(v1alpha1.ConditionVerified, v1alpha1.ReasonRepaired, "what was found damaged was stored anew by a later backup")
 	}
 }
 

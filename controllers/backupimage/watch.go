@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
+	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/index"
 )
 
@@ -34,6 +36,25 @@ func (r *Reconciler) siblings() handler.EventHandler {
 			}
 		},
 	}
+}
+
+// imagesOfShare wakes the images that a share which was verified says something of: those that it names, and those that an earlier one did.
+func (r *Reconciler) imagesOfShare() handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		task := object.(*v1alpha1.AgentTask)
+		if task.Spec.Kind != v1alpha1.TaskScrub || !delegation.Succeeded(task) || task.Status.Scrubbed == nil || task.Spec.Repository == nil {
+			return nil
+		}
+		named := map[string]bool{}
+		for _, image := range task.Status.Scrubbed.Images {
+			named[image.ImageID] = true
+		}
+		concerns := func(image *v1alpha1.BackupImage) bool {
+			verified := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionVerified)
+			return named[image.Spec.ImageID] || verified != nil && verified.Reason == v1alpha1.ReasonDamageFound
+		}
+		return r.requests(ctx, concerns, index.ImagesIn(task.Spec.Repository.Name))
+	})
 }
 
 // imagesOfPolicy wakes the images of a policy. Its retention changes rarely enough to look through its namespace.

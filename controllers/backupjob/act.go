@@ -31,6 +31,7 @@ func newTask(job *v1alpha1.BackupJob, run delegation.Run, seen observation, next
 		Consistency:      job.Spec.Consistency,
 		ChangeTracking:   job.Spec.ChangeTracking,
 		UnsupportedDisks: job.Spec.UnsupportedDisks,
+		Repair:           seen.repair,
 		Retention:        job.Spec.Retention,
 
 		OnMethodIneligible: job.Spec.OnMethodIneligible,

@@ -36,6 +36,13 @@ func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupReposit
 			errs = append(errs, fmt.Errorf("create maintenance %s: %w", due.name, err))
 		}
 	}
+	if due := next.share; due.name != "" {
+		task := r.newTask(repository, due.name, v1alpha1.TaskScrub, r.Clock.Now().Add(shareDeadline))
+		task.Spec.Scrub = &due.task
+		if err := r.Create(ctx, task); err != nil && !apierrors.IsAlreadyExists(err) {
+			errs = append(errs, fmt.Errorf("create scrub %s: %w", due.name, err))
+		}
+	}
 	return errors.Join(append(errs, r.importPage(ctx, repository, next))...)
 }
 

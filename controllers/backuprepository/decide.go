@@ -35,6 +35,8 @@ type decision struct {
 	probe string
 	// upkeep is the maintenance that is due.
 	upkeep upkeep
+	// share is what is due to be verified.
+	share share
 	// remove are tasks that say nothing any more.
 	remove []*v1alpha1.AgentTask
 	importing
@@ -59,6 +61,7 @@ func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time)
 	next.judge(repository, seen, current, now).tell(conditions)
 	depend(conditions, repository, next.status.Storage)
 	next.maintain(repository, seen, now)
+	next.verify(repository, seen, now)
 	next.imports(repository, seen, now)
 	return next
 }

@@ -34,18 +34,7 @@ type upkeep struct {
 // tried again an hour later.
 func (d *decision) maintain(repository *v1alpha1.BackupRepository, seen observed, now time.Time) {
 	basis := "maintain-" + repository.Name + "-" + digest(string(repository.UID)) + "-"
-	var pending, last *v1alpha1.AgentTask
-	for i := range seen.maintenance {
-		task := &seen.maintenance[i]
-		switch {
-		case !strings.HasPrefix(task.Name, basis):
-			d.remove = append(d.remove, task)
-		case delegation.Finished(task):
-			last = d.newer(last, task)
-		default:
-			pending = d.newer(pending, task)
-		}
-	}
+	pending, last := d.latest(seen.maintenance, basis)
 	conditions := report.ConditionsOf(&d.status.Conditions, repository.Generation, now)
 	if last != nil {
 		d.maintained(last, conditions)
@@ -70,6 +59,22 @@ func (d *decision) maintain(repository *v1alpha1.BackupRepository, seen observed
 	if !now.Before(full) {
 		d.upkeep.mode, d.upkeep.deadline = v1alpha1.MaintainFull, now.Add(fullDeadline)
 	}
+}
+
+// latest are the newest tasks without and with a verdict among those that are named after a basis. All others are removed.
+func (d *decision) latest(tasks []v1alpha1.AgentTask, basis string) (pending, last *v1alpha1.AgentTask) {
+	for i := range tasks {
+		task := &tasks[i]
+		switch {
+		case !strings.HasPrefix(task.Name, basis):
+			d.remove = append(d.remove, task)
+		case delegation.Finished(task):
+			last = d.newer(last, task)
+		default:
+			pending = d.newer(pending, task)
+		}
+	}
+	return pending, last
 }
 
 // dueTimes are when the repository is to be maintained next, and fully.

@@ -27,8 +27,8 @@ type observed struct {
 	distributed string
 	// allowed and refused are the namespaces of hosts' agents that may and may not have the credential, sorted.
 	allowed, refused []string
-	// probes, maintenance and pages, of its catalog, are the tasks for this repository.
-	probes, maintenance, pages []v1alpha1.AgentTask
+	// probes, maintenance, shares that are verified and pages, of its catalog, are the tasks for this repository.
+	probes, maintenance, shares, pages []v1alpha1.AgentTask
 	// deleting is set while the keeper may delete images from it. It is looked at only for an import.
 	deleting bool
 	// keeper says whether the keeper lives.
@@ -62,6 +62,8 @@ func (r *Reconciler) observe(ctx context.Context, repository *v1alpha1.BackupRep
 			seen.probes = append(seen.probes, task)
 		case v1alpha1.TaskMaintain:
 			seen.maintenance = append(seen.maintenance, task)
+		case v1alpha1.TaskScrub:
+			seen.shares = append(seen.shares, task)
 		case v1alpha1.TaskSyncCatalog:
 			seen.pages = append(seen.pages, task)
 		}
