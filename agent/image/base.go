@@ -33,6 +33,13 @@ func (d *diskWriter) startFromBase(ctx context.Context, spec DiskSpec) error {
 		return d.baseError(err)
 	}
 	d.leaves.Store(before.New.Leaves + before.Linked.Leaves + before.Zero.Leaves)
+	for _, z := range base.manifest.Zeros { // what is linked has them too
+		id, err := object.ParseID(z.Object)
+		if err != nil {
+			return d.baseError(err)
+		}
+		d.remember(id, z.Length)
+	}
 	d.reserving.needs(root)
 	d.record.Type = Incremental
 	d.record.Base = &Base{ImageID: base.manifest.ID, Digest: base.manifest.Digest, Root: before.Root}

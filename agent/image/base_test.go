@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kopia/kopia/repo/blob"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/image"
@@ -107,5 +110,36 @@ func TestBaseRecordsAreListedNewestFirst(t *testing.T) {
 	expect("vm1", "one p1")
 	if err := r.AppendBaseRecord(ctx, image.BaseRecord{ImageID: "one"}); err == nil {
 		t.Error("a record of nothing was accepted")
+	}
+}
+
+// Of the segments that nobody wrote to nothing is read, in an increment as in a full image.
+func TestAnIncrementKnowsTheZerosOfItsBase(t *testing.T) {
+	var gets, got, put atomic.Int64
+	r := create(t, directory(t), image.WithDecorator(image.Options{}, func(inner blob.Storage) blob.Storage {
+		return counted{inner, &gets, &got, &put}
+	}))
+	src := &sparse{size: 64 << 30, fill: func(int64) byte { return 1 }, data: extent.List{{Offset: 5 << 30, Length: mib}, {Offset: 60 << 30, Length: mib}}}
+	backup(t, r, "one", disk("d0"), src)
+	src.fill = func(int64) byte { return 2 }
+	backup(t, r, "two", increment("d0", "one", src.data[1]), src)
+	backup(t, r, "three", increment("d0", "two", src.data[1]), src)
+	for _, id := range []string{"one", "two", "three"} {
+		gets.Store(0)
+		img, err := r.Image(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := img.Disk(t.Context(), "d0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := extent.Collect(d.Data(extent.Extent{Length: d.Size()}))
+		if err != nil || found.Bytes() != 2*mib {
+			t.Errorf("image %s has data at %v, %v", id, found, err)
+		}
+		if n := gets.Load(); n > 20 {
+			t.Errorf("%d requests to find two pieces of data in image %s", n, id)
+		}
 	}
 }
