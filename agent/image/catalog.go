@@ -213,7 +213,7 @@ func (r *Repository) Delete(ctx context.Context, imageID string) error {
 	if err := r.session.markers.delete(ctx, imageID); err != nil {
 		return fmt.Errorf("delete image %s: %w", imageID, err)
 	}
-	return r.write(ctx, "delete image "+imageID, func(ctx context.Context, w repo.RepositoryWriter) error {
+	err = r.write(ctx, "delete image "+imageID, func(ctx context.Context, w repo.RepositoryWriter) error {
 		for _, labels := range []map[string]string{
 			{manifest.TypeLabelKey: snapshot.ManifestType, labelImage: imageID},
 			{manifest.TypeLabelKey: baseRecordType, baseRecordImage: imageID},
@@ -230,4 +230,5 @@ func (r *Repository) Delete(ctx context.Context, imageID string) error {
 		}
 		return nil
 	})
+	return damaged(err, "forget image %s", imageID)
 }

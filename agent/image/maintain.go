@@ -60,6 +60,9 @@ func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (done M
 	if opts.Looked == nil {
 		opts.Looked = &atomic.Int64{}
 	}
+	if err := r.salvage(ctx); err != nil {
+		return done, err
+	}
 	if err := r.configure(ctx); err != nil {
 		return done, err
 	}
@@ -115,8 +118,9 @@ func (r *Repository) runMaintenance(
 		done.UnusedBytes = found.UnreferencedContentSize + found.UnreferencedRecentContentSize
 		done.RecoveredBytes = found.RecoveredContentSize
 	}
-	if err := maintenance.Run(ctx, run, opts.safety()); err != nil {
-		return done, errors.Join(err, unread)
+	err = r.tidy(ctx, w, run, opts.safety())
+	if unread = errors.Join(unread, err); err != nil && !errors.Is(err, ErrDamaged) {
+		return done, unread
 	}
 	if done.FreedBytes, err = freed(ctx, w, run.MaintenanceStartTime); err != nil {
 		return done, errors.Join(err, unread)
@@ -124,6 +128,31 @@ func (r *Repository) runMaintenance(
 	indexes, err := w.IndexBlobs(ctx, false)
 	done.IndexBlobs = len(indexes)
 	return done, errors.Join(err, unread)
+}
+
+// tidy runs kopia's own tasks. The first moves contents out of thin packs, and when one cannot be read kopia stops there, in every run, with nothing
+// freed. So that task is recorded as run, which it was for all others, and the rest follows. ErrDamaged says that there was such a content.
+func (r *Repository) tidy(ctx context.Context, w repo.DirectRepositoryWriter, run maintenance.RunParameters, safety maintenance.SafetyParameters) error {
+	err := r.blame(ctx, maintenance.Run(ctx, run, safety))
+	if !errors.Is(err, ErrDamaged) || run.Mode != maintenance.ModeFull {
+		return err
+	}
+	moved := func() (maintenancestats.Kind, error) { return nil, nil }
+	if err := maintenance.ReportRun(ctx, w, maintenance.TaskRewriteContentsFull, nil, moved); err != nil {
+		return err
+	}
+	return errors.Join(err, r.blame(ctx, maintenance.Run(ctx, run, safety)))
+}
+
+// blame tells damage from a storage that fails: of contents that kopia could not move it says no more than how many they are.
+func (r *Repository) blame(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, failing := formatBlobs(ctx, r.session.store); failing != nil {
+		return errors.Join(err, failing)
+	}
+	return damaged(err, "tidy up")
 }
 
 // freed is what kopia recorded of the deletion of packs since a time.

@@ -202,6 +202,16 @@ func (m *markers) list(ctx context.Context, filter ImageFilter) ([]marker, error
 	return slices.DeleteFunc(found, func(f marker) bool { return f.ID == "" || !filter.selects(f) }), nil
 }
 
+// all lists every marker that can be read, and says whether those are all that there are.
+func (m *markers) all(ctx context.Context) (found []marker, complete bool, err error) {
+	names, err := m.names(ctx, ImageFilter{})
+	if err != nil {
+		return nil, false, err
+	}
+	found, err = m.list(ctx, ImageFilter{})
+	return found, len(found) >= len(names), err
+}
+
 // delete removes the markers of an image: from then on there is no such image.
 func (m *markers) delete(ctx context.Context, imageID string) error {
 	names, err := m.names(ctx, ImageFilter{ID: imageID})

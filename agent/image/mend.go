@@ -8,6 +8,7 @@ import (
 	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 )
 
@@ -44,26 +45,25 @@ func (r *Repository) mend(ctx context.Context) error {
 	if err := r.refresh(ctx); err != nil {
 		return err
 	}
-	names, err := r.session.markers.names(ctx, ImageFilter{})
+	images, readable, err := r.session.markers.all(ctx)
 	if err != nil {
 		return damaged(err, "list images")
 	}
-	images, err := r.session.markers.list(ctx, ImageFilter{})
-	if err != nil {
-		return damaged(err, "list images")
-	}
-	readable := len(images) >= len(names)
 	return r.write(ctx, "mend snapshots", func(ctx context.Context, w repo.RepositoryWriter) error {
 		found, err := w.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
 		if err != nil {
 			return err
+		}
+		of := make(map[object.ID]string, len(images)) // their digests, by their roots
+		for _, image := range images {
+			of[image.Root.ObjectID] = image.Digest
 		}
 		seen := map[string]bool{} // by digest
 		for _, m := range found {
 			if m.Labels[labelImage] == "" {
 				continue // somebody else's
 			}
-			fits, err := fitting(ctx, w, m, images)
+			fits, err := fitting(ctx, w, m, of)
 			switch {
 			case err != nil:
 				return err
@@ -88,15 +88,10 @@ func (r *Repository) mend(ctx context.Context) error {
 }
 
 // fitting is the digest of the image that a snapshot is of, empty when it is of none: its labels are not believed.
-func fitting(ctx context.Context, w repo.RepositoryWriter, m *manifest.EntryMetadata, images []marker) (string, error) {
+func fitting(ctx context.Context, w repo.RepositoryWriter, m *manifest.EntryMetadata, digests map[object.ID]string) (string, error) {
 	saved, err := snapshot.LoadSnapshot(ctx, w, m.ID)
-	if err != nil {
+	if err != nil || saved.RootEntry == nil {
 		return "", err
 	}
-	for _, image := range images {
-		if saved.RootEntry != nil && saved.RootEntry.ObjectID == image.Root.ObjectID {
-			return image.Digest, nil
-		}
-	}
-	return "", nil
+	return digests[saved.RootEntry.ObjectID], nil
 }
