@@ -1,7 +1,6 @@
 package image_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -105,83 +104,13 @@ func TestAFullReadAfterDamageRepairs(t *testing.T) { // AC-12: it would otherwis
 	}
 }
 
-// I10: whatever byte of a repository changes, a restore says so or is right. It is never wrong.
-func TestAFlippedByteIsNeverRestored(t *testing.T) {
-	where := directory(t)
-	r := create(t, where, image.Options{})
-	before := random(1, mib+100)
-	backup(t, r, "one", disk("d0"), allocated(before))
-	after := bytes.Clone(before)
-	after[mib+5] ^= 1
-	backup(t, r, "two", increment("d0", "one", extent.Extent{Offset: mib, Length: 50}), allocated(after))
-	want := map[string][]byte{"one": before, "two": after}
-
-	failed := map[bool]int{}
-	for _, file := range blobs(t, where, "") {
-		// A session reads packs anew each time. What it reads only once, when it is opened, needs a session of its own, which takes long.
-		pack := strings.ContainsAny(filepath.Base(filepath.Dir(filepath.Dir(file)))[:1], "pq")
-		places := int64(1)
-		if pack {
-			places = 40
-		}
-		for i := range places {
-			at := length(t, file) * (2*i + 1) / (2 * places)
-			flip(t, file, at)
-			var err error
-			if pack {
-				err = restoresRight(t, r, want)
-			} else {
-				err = opensAndRestoresRight(t, where, want)
-			}
-			failed[err != nil]++
-			flip(t, file, at)
-		}
-	}
-	t.Logf("%d restores said so, %d were right in spite of it", failed[true], failed[false])
-	if failed[true] < 40 {
-		t.Error("few flipped bytes were noticed: the test does not reach the data")
-	}
-	if err := opensAndRestoresRight(t, where, want); err != nil {
-		t.Errorf("everything is as it was, and yet: %v", err)
-	}
-}
-
-func opensAndRestoresRight(t *testing.T, where image.Location, want map[string][]byte) error {
-	t.Helper()
-	ctx := context.Background()
-	r, err := image.Open(ctx, where, password, image.Options{WorkDir: t.TempDir()})
-	if err != nil {
-		return err
-	}
-	defer r.Close(ctx)
-	return restoresRight(t, r, want)
-}
-
-func restoresRight(t *testing.T, r *image.Repository, want map[string][]byte) error {
-	t.Helper()
-	for id, content := range want {
-		got, err := restore(r, id, "d0")
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(got, content) {
-			t.Errorf("image %s restored to something else", id)
-		}
-	}
-	return nil
-}
-
 // blobs lists the files of the blobs whose names start with prefix.
 func blobs(t *testing.T, where image.Location, prefix string) []string {
 	t.Helper()
 	root := where.Filesystem.Path
 	var files []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".f" {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err == nil && strings.HasPrefix(strings.ReplaceAll(rel, string(filepath.Separator), ""), prefix) { // the folders are parts of the name
+		if err == nil && !d.IsDir() && filepath.Ext(path) == ".f" && strings.HasPrefix(blobOf(t, where, path), prefix) {
 			files = append(files, path)
 		}
 		return err
@@ -190,6 +119,16 @@ func blobs(t *testing.T, where image.Location, prefix string) []string {
 		t.Fatalf("blobs %s*: %v, %v", prefix, files, err)
 	}
 	return files
+}
+
+// blobOf is the blob that a file is: the folders are parts of its name.
+func blobOf(t *testing.T, where image.Location, file string) string {
+	t.Helper()
+	rel, err := filepath.Rel(where.Filesystem.Path, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(strings.ReplaceAll(rel, string(filepath.Separator), ""), ".f")
 }
 
 func length(t *testing.T, file string) int64 {

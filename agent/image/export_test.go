@@ -1,6 +1,8 @@
 package image
 
 import (
+	"context"
+
 	"github.com/kopia/kopia/repo/blob"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
@@ -28,3 +30,6 @@ func LeftToKopia(d *DiskReader) (left int) {
 	}
 	return left
 }
+
+// Fresh reads the repository as somebody else would who knows the password: with nothing cached.
+func Fresh(ctx context.Context, r *Repository) (*Repository, error) { return r.fresh(ctx) }

@@ -70,10 +70,10 @@ func (d dated) ListBlobs(ctx context.Context, prefix blob.ID, callback func(blob
 	return d.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error { return callback(d.date(m)) })
 }
 
-func (d dated) date(m blob.Metadata) blob.Metadata {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	m.Timestamp = d.stored[m.BlobID]
+func (c *calendar) date(m blob.Metadata) blob.Metadata {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.Timestamp = c.stored[m.BlobID]
 	return m
 }
 
