@@ -47,7 +47,7 @@ type question struct {
 func (r *shimRelay) carry(program net.Conn) {
 	defer program.Close()
 	hello, err := shim.ReadFrame(program)
-	if err != nil || len(hello) != 3 {
+	if err != nil || len(hello) != 4 {
 		return
 	}
 	service, _ := hello[0].(string)

@@ -105,6 +105,9 @@ func (h *Host) tellUsage() error {
 	defer cancel()
 	host := client.Dial(h.Socket())
 	usage, err := host.Usage(ctx)
+	for err == nil && usage.Objects > 0 && pause(ctx) == nil { // the host may hear of the agent's end a moment later
+		usage, err = host.Usage(ctx)
+	}
 	if err == nil {
 		err = h.site.Usage(h, usage)
 	}

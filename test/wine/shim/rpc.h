@@ -176,7 +176,8 @@ static u_short rpc_port(void)
     return colon ? (u_short)atoi(colon + 1) : 0;
 }
 
-static SOCKET rpc_dial(void)
+/* Opens a connection. One for presence carries no calls. */
+static SOCKET rpc_open(int presence)
 {
     WSADATA data;
     struct sockaddr_in to = {0};
@@ -191,11 +192,34 @@ static SOCKET rpc_dial(void)
     to.sin_family = AF_INET; to.sin_port = htons(port); to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (char *)&on, sizeof on);
     rpc_put_ascii(&hello, RPC_SERVICE); rpc_put_u64(&hello, rpc_process); rpc_put_u32(&hello, GetCurrentProcessId());
+    rpc_put_bool(&hello, presence);
     said = !connect(s, (struct sockaddr *)&to, sizeof to) && rpc_send_frame(s, &hello);
     rpc_free(&hello);
     if (said) return s;
     closesocket(s);
     return INVALID_SOCKET;
+}
+
+/* The connection that shows the host that this process lives, as long as there is one. The host ends it when it goes. */
+static SRWLOCK rpc_presence_lock = SRWLOCK_INIT;
+static SOCKET rpc_presence = INVALID_SOCKET;
+
+static SOCKET rpc_dial(void)
+{
+    fd_set ended;
+    struct timeval now = {0};
+    AcquireSRWLockExclusive(&rpc_presence_lock);
+    FD_ZERO(&ended);
+    if (rpc_presence != INVALID_SOCKET) {
+        FD_SET(rpc_presence, &ended);
+        if (select(0, &ended, NULL, NULL, &now)) {
+            closesocket(rpc_presence);
+            rpc_presence = INVALID_SOCKET;
+        }
+    }
+    if (rpc_presence == INVALID_SOCKET) rpc_presence = rpc_open(1);
+    ReleaseSRWLockExclusive(&rpc_presence_lock);
+    return rpc_open(0);
 }
 
 static SOCKET rpc_connection(void)

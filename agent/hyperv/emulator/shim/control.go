@@ -59,7 +59,7 @@ func DialControl(ctx context.Context, address string) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Control{conn: conn}, WriteFrame(conn, "control", uint64(0), uint32(0))
+	return &Control{conn: conn}, WriteFrame(conn, "control", uint64(0), uint32(0), false)
 }
 
 // Close ends the connection.

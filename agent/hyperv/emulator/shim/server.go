@@ -75,10 +75,12 @@ type processKey struct {
 	id      uint64
 }
 
-// entry is a process and the number of its connections.
+// entry is a process and the number of its connections, all of which end ends.
 type entry struct {
 	process     process
 	connections int
+	present     context.Context
+	end         context.CancelFunc
 }
 
 // serve answers one connection until it ends.
@@ -91,12 +93,16 @@ func (s *server) serve(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	key, err := s.parseHello(hello)
+	key, presence, err := s.parseHello(hello)
 	if err != nil {
 		return err
 	}
-	p := s.enter(key)
+	e := s.enter(key)
 	defer s.leave(key)
+	if presence {
+		defer e.end()
+	}
+	context.AfterFunc(e.present, cancel)
 	// Reading goes on while a call runs, so that a process that dies in a call is noticed at once.
 	requests, failed := make(chan []any), make(chan error, 1)
 	go func() {
@@ -118,7 +124,7 @@ func (s *server) serve(ctx context.Context, conn net.Conn) error {
 	for {
 		select {
 		case request := <-requests:
-			if err := answer(ctx, conn, p, request); err != nil {
+			if err := answer(ctx, conn, e.process, request); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -139,28 +145,30 @@ func answer(ctx context.Context, conn net.Conn, p process, request []any) error 
 	return WriteFrame(conn, append([]any{status}, results...)...)
 }
 
-func (s *server) parseHello(hello []any) (processKey, error) {
-	if len(hello) != 3 {
-		return processKey{}, fmt.Errorf("%w: a hello has 3 values", errMalformed)
+func (s *server) parseHello(hello []any) (key processKey, presence bool, err error) {
+	if len(hello) != 4 {
+		return key, false, fmt.Errorf("%w: a hello has 4 values", errMalformed)
 	}
 	name, isText := hello[0].(string)
 	id, isNumber := hello[1].(uint64)
-	if !isText || !isNumber || s.services[name] == nil {
-		return processKey{}, fmt.Errorf("%w: there is no service %v", errMalformed, hello[0])
+	presence, isBool := hello[3].(bool)
+	if !isText || !isNumber || !isBool || s.services[name] == nil {
+		return key, false, fmt.Errorf("%w: there is no service %v", errMalformed, hello[0])
 	}
-	return processKey{service: name, id: id}, nil
+	return processKey{service: name, id: id}, presence, nil
 }
 
-func (s *server) enter(key processKey) process {
+func (s *server) enter(key processKey) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.processes[key]
 	if e == nil {
 		e = &entry{process: s.services[key.service](s.host)}
+		e.present, e.end = context.WithCancel(context.Background())
 		s.processes[key] = e
 	}
 	e.connections++
-	return e.process
+	return e
 }
 
 func (s *server) leave(key processKey) {
@@ -173,6 +181,7 @@ func (s *server) leave(key processKey) {
 	}
 	s.mu.Unlock()
 	if last {
+		e.end()
 		e.process.exit()
 	}
 }

@@ -67,7 +67,7 @@ func send(t *testing.T, conn net.Conn, values ...any) {
 func TestEveryKindOfValueArrivesAsItWasSent(t *testing.T) {
 	_, dial := start(t)
 	conn := dial()
-	send(t, conn, "echo", uint64(1), uint32(2))
+	send(t, conn, "echo", uint64(1), uint32(2), false)
 	values := []any{
 		nil, Missing{}, true, false, int8(-1), uint8(200), int16(-300), uint16(65535), int32(-1), uint32(1 << 31), int64(-1 << 63), uint64(1<<64 - 1),
 		float32(1.5), 2.25, "", `büro "x" \ 漢字 🙂`, []byte{}, []byte{0, 255}, Object(9),
@@ -87,7 +87,7 @@ func TestProcessIsThereWhileItHasAConnection(t *testing.T) {
 	e, dial := start(t)
 	first, second := dial(), dial()
 	for _, conn := range []net.Conn{first, second} {
-		send(t, conn, "echo", uint64(1), uint32(2))
+		send(t, conn, "echo", uint64(1), uint32(2), false)
 		send(t, conn, "now")
 		if _, err := ReadFrame(conn); err != nil {
 			t.Fatal(err)
@@ -105,15 +105,26 @@ func TestProcessIsThereWhileItHasAConnection(t *testing.T) {
 	<-e.gone
 }
 
+func TestProcessEndsWithItsPresence(t *testing.T) {
+	e, dial := start(t)
+	presence, calls := dial(), dial()
+	send(t, presence, "echo", uint64(1), uint32(2), true)
+	send(t, calls, "echo", uint64(1), uint32(2), false)
+	send(t, calls, "wait")
+	<-e.called
+	presence.Close() // as a process that is killed, and of whose connections one stays open
+	<-e.gone
+}
+
 func TestConnectionsThatSpeakAnotherLanguageAreClosed(t *testing.T) {
 	_, dial := start(t)
 	for name, raw := range map[string]string{
 		"another protocol":         "GET / HTTP/1.1\r\n\r\n",
 		"a huge frame":             "\xff\xff\xff\x7f",
-		"an unknown service":       frameOf(t, "nothing", uint64(1), uint32(2)),
+		"an unknown service":       frameOf(t, "nothing", uint64(1), uint32(2), false),
 		"a hello without process":  frameOf(t, "echo"),
-		"an empty request":         frameOf(t, "echo", uint64(1), uint32(2)) + "\x00\x00\x00\x00",
-		"a request without name":   frameOf(t, "echo", uint64(3), uint32(2)) + frameOf(t, uint32(1)),
+		"an empty request":         frameOf(t, "echo", uint64(1), uint32(2), false) + "\x00\x00\x00\x00",
+		"a request without name":   frameOf(t, "echo", uint64(3), uint32(2), false) + frameOf(t, uint32(1)),
 		"a value that is cut off":  "\x07\x00\x00\x00\x13\x00\x04\x00\x00\x00\x01",
 		"a value of unknown kind":  "\x06\x00\x00\x00\x63\x00\x00\x00\x00\x00",
 		"a number of another size": "\x07\x00\x00\x00\x13\x00\x01\x00\x00\x00\x01",
