@@ -18,6 +18,8 @@ type RestoreTarget struct {
 	Roots  map[string]string
 	// Disks are the restored files by the places that they are attached at. Disks of the definition without a file here are not attached.
 	Disks []TargetDisk
+	// Tree has the checkpoints of the VM's user, nil for none. Disks are the files at its end then.
+	Tree *TargetTree
 	// Tag is the uid of the task. A host has at most one VM of a tag.
 	Tag string
 	// KeepNetworks gives network adapters the fixed MAC addresses and the virtual switches that they had. Without it they get new addresses and no switch,

@@ -182,38 +182,37 @@ func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (pla
 func (h *Host) fit(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
 	var warnings []string
 	for _, step := range []func(context.Context, plannedVM, RestoreTarget) ([]string, error){
-		h.dropCheckpoints, h.placeDisks, h.ejectMissing, h.placeAdapters, h.validate,
+		h.importCheckpoints, h.dropCheckpoints, h.placeDisks, h.ejectMissing, h.placeAdapters, h.validate,
 	} {
 		more, err := step(ctx, planned, t)
 		if err != nil {
 			return nil, err
 		}
-		warnings = append(warnings, more...)
+		for _, warning := range more {
+			if !slices.Contains(warnings, warning) { // a checkpoint may lack what the VM lacks
+				warnings = append(warnings, warning)
+			}
+		}
 	}
 	return warnings, nil
 }
 
 // dropCheckpoints removes the checkpoints that the definition names and whose files are not there.
 func (h *Host) dropCheckpoints(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
-	snapshots, err := h.virt.Associators(ctx, planned.system, "Msvm_SnapshotOfVirtualSystem", classSettings)
+	checkpoints, err := h.plannedCheckpoints(ctx, planned)
 	if err != nil {
-		return nil, fmt.Errorf("list the planned checkpoints: %w", err)
+		return nil, err
 	}
 	var warnings []string
-	for _, s := range snapshots {
-		r := &reader{Instance: s}
-		kind, name := r.text("VirtualSystemType"), r.text("ElementName")
-		if r.err != nil {
-			return nil, r.err
-		}
-		if kind != typeMissingSnapshot {
+	for _, c := range checkpoints {
+		if !c.isMissing() {
 			continue
 		}
-		_, err := h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": s.Path})
+		_, err := h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": c.settings.Path})
 		if err != nil && !errors.Is(err, wmi.ErrNotFound) {
-			return nil, refusal(fmt.Errorf("drop the missing checkpoint %q: %w", name, err))
+			return nil, refusal(fmt.Errorf("drop the missing checkpoint %q: %w", c.name, err))
 		}
-		warnings = append(warnings, fmt.Sprintf("Checkpoint %q of the original is not restored: its disks are as they were when the image was taken.", name))
+		warnings = append(warnings, fmt.Sprintf("Checkpoint %q of the original is not restored: its disks are as they were when the image was taken.", c.name))
 	}
 	return warnings, nil
 }

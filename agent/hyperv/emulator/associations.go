@@ -48,11 +48,10 @@ func deviceOf(class string) func(*Host, object, object) bool {
 	return func(_ *Host, a, b object) bool { return a.isVM() && b.class == class && b.vm == a.vm }
 }
 
-// lastSnapshot ties a VM to the checkpoint that its disks build upon: as none can be applied, it is the newest.
+// lastSnapshot ties a VM to the checkpoint that its disks build upon.
 func lastSnapshot(_ *Host, a, b object) bool {
 	if !a.isVM() || !b.isSettings() || b.vm != a.vm || b.settings.snapshot == nil {
 		return false
 	}
-	all := a.vm.record.Snapshots
-	return b.settings.snapshot == all[len(all)-1]
+	return b.settings.snapshot.ID == a.vm.record.Current
 }

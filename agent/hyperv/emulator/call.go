@@ -52,6 +52,7 @@ func init() { // not a literal: the methods lead back to this map
 		"Msvm_VirtualSystemManagementService.ModifyResourceSettings":    call.modifyResources,
 		"Msvm_VirtualSystemManagementService.RemoveResourceSettings":    call.removeResources,
 		"Msvm_VirtualSystemManagementService.ImportSystemDefinition":    call.importSystem,
+		"Msvm_VirtualSystemManagementService.ImportSnapshotDefinitions": call.importSnapshots,
 		"Msvm_VirtualSystemManagementService.ValidatePlannedSystem":     call.validatePlanned,
 		"Msvm_VirtualSystemManagementService.RealizePlannedSystem":      call.realizePlanned,
 		"Msvm_VirtualSystemManagementService.FormatError":               call.formatError,

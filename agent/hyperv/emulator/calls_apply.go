@@ -3,6 +3,8 @@ package emulator
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
@@ -10,14 +12,13 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/vhdx"
 )
 
-// applySnapshot takes the VM back to its newest checkpoint. The checkpoints of the emulated host are no tree, so no older one can be applied.
+// applySnapshot takes the VM back to a checkpoint of its user's.
 func (c call) applySnapshot() (wmi.Result, error) {
 	v, s, code := c.snapshot("Snapshot", opApplyingSnapshot)
 	if code != codeDone {
 		return refuse(code)
 	}
-	all := v.record.Snapshots
-	if s != all[len(all)-1] || s.Type != typeSnapshot || len(v.record.Merges) > 0 {
+	if v.planned || s.Type != typeSnapshot || len(v.record.Merges) > 0 {
 		v.unclaim()
 		return refuse(codeInvalidState)
 	}
@@ -26,8 +27,8 @@ func (c call) applySnapshot() (wmi.Result, error) {
 	})
 }
 
-// applySnapshot gives every disk of the checkpoint a new, empty file above the frozen one. The VM is off then, and nobody knows what changed. The caller
-// holds op.
+// applySnapshot gives every disk of the checkpoint a new, empty file above the frozen one. The VM is off then, or saved where the checkpoint has its memory,
+// and nobody knows what changed. The caller holds op.
 func (v *vm) applySnapshot(ctx context.Context, s *snapshotRecord) error {
 	if err := v.edit(ctx, func(c *vmConfig) error { c.State = stateOff; return nil }); err != nil {
 		return err
@@ -49,9 +50,25 @@ func (v *vm) applySnapshot(ctx context.Context, s *snapshotRecord) error {
 			r.Garbage = append(r.Garbage, record.Leaf)
 			record.Leaf, record.Tracking, record.Seen = leaves[d.Path], nil, seal{}
 		}
+		r.Current = s.ID
 	})
 	v.dropBitmaps()
-	return errors.Join(err, v.removeGarbage())
+	if err := errors.Join(err, v.removeGarbage(), v.writeTree()); err != nil || s.Config.State != stateSaved {
+		return err
+	}
+	return v.takeMemory(ctx, s)
+}
+
+// takeMemory makes the VM a saved one with the memory of a checkpoint.
+func (v *vm) takeMemory(ctx context.Context, s *snapshotRecord) error {
+	memory, err := os.ReadFile(filepath.Join(v.dir, snapshotFolder, s.Config.runtimeFile(s.ID)))
+	if err == nil {
+		err = writeFile(filepath.Join(v.dir, machineFolder, v.config.runtimeFile(v.record.ID)), memory)
+	}
+	if err != nil {
+		return err
+	}
+	return v.edit(ctx, func(c *vmConfig) error { c.State = stateSaved; return nil })
 }
 
 // createLeaf makes an empty differencing file.

@@ -37,16 +37,16 @@ func (c call) addResources() (wmi.Result, error) {
 		return refuse(codeInvalidParameter)
 	}
 	objects, _ := c.in["ResourceSettings"].([]wmi.Object)
-	return c.changeResources(target.vm, objects, addResource)
+	return c.changeResources(target.settings, objects, addResource)
 }
 
 func (c call) modifyResources() (wmi.Result, error) {
 	objects, _ := c.in["ResourceSettings"].([]wmi.Object)
-	v := c.ownerOf(objects)
-	if v == nil {
+	owner := c.ownerOf(objects)
+	if owner == nil {
 		return refuse(codeInvalidParameter)
 	}
-	return c.changeResources(v, objects, modifyResource)
+	return c.changeResources(owner, objects, modifyResource)
 }
 
 func (c call) removeResources() (wmi.Result, error) {
@@ -55,12 +55,12 @@ func (c call) removeResources() (wmi.Result, error) {
 	for _, path := range paths {
 		objects = append(objects, wmi.Object{Path: path})
 	}
-	v := c.ownerOf(objects)
-	if v == nil {
+	owner := c.ownerOf(objects)
+	if owner == nil {
 		return refuse(codeInvalidParameter)
 	}
 	c.host.lastFirst(objects)
-	result, err := c.changeResources(v, objects, removeResource)
+	result, err := c.changeResources(owner, objects, removeResource)
 	delete(result.Out, "ResultingResourceSettings")
 	return result, err
 }
@@ -77,22 +77,26 @@ func (h *Host) lastFirst(objects []wmi.Object) {
 	slices.SortStableFunc(objects, func(a, b wmi.Object) int { return place[b.Path] - place[a.Path] })
 }
 
-// ownerOf returns the VM whose parts all the objects are, or nil.
-func (c call) ownerOf(objects []wmi.Object) *vm {
+// ownerOf returns the settings whose parts all the objects are, or nil. Those of a checkpoint can be changed while it is planned.
+func (c call) ownerOf(objects []wmi.Object) *settings {
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()
-	var owner *vm
+	var owner *settings
 	for _, o := range objects {
 		found, ok := c.host.find(o.Path)
-		if !ok || found.settings == nil || found.settings.snapshot != nil || owner != nil && owner != found.vm {
+		switch {
+		case !ok, found.settings == nil, owner != nil && owner.id() != found.settings.id():
+			return nil
+		case found.settings.snapshot != nil && found.settings.snapshot.Type != typePlannedSnapshot:
 			return nil
 		}
-		owner = found.vm
+		owner = found.settings
 	}
 	return owner
 }
 
-func (c call) changeResources(v *vm, objects []wmi.Object, change resourceChange) (wmi.Result, error) {
+func (c call) changeResources(owner *settings, objects []wmi.Object, change resourceChange) (wmi.Result, error) {
+	v := owner.vm
 	c.host.mu.Lock()
 	code := uint32(codeInvalidState)
 	if v.config.State == stateOff || v.planned || onlyServices(objects) {
@@ -106,7 +110,7 @@ func (c call) changeResources(v *vm, objects []wmi.Object, change resourceChange
 	v.op.Lock()
 	defer v.op.Unlock()
 	var results []string
-	err := v.edit(c.host.ctx, func(config *vmConfig) (err error) {
+	err := owner.edit(c.host.ctx, func(config *vmConfig) (err error) {
 		results, err = c.host.applyResources(v, config, objects, change)
 		return err
 	})

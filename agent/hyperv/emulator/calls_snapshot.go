@@ -94,27 +94,24 @@ func (c call) snapshotRequest(v *vm) (snapshotRequest, uint32) {
 }
 
 func (c call) destroySnapshot() (wmi.Result, error) {
-	return c.removeSnapshots("AffectedSnapshot", func(v *vm, s *snapshotRecord) []*snapshotRecord { return []*snapshotRecord{s} })
+	return c.removeSnapshots("AffectedSnapshot", (*vmRecord).removable, func(_ *vmRecord, s *snapshotRecord) []*snapshotRecord { return []*snapshotRecord{s} })
 }
 
 func (c call) destroySnapshotTree() (wmi.Result, error) {
-	return c.removeSnapshots("SnapshotSettingData", func(v *vm, s *snapshotRecord) []*snapshotRecord {
-		for i, other := range v.record.Snapshots {
-			if other == s {
-				return append([]*snapshotRecord(nil), v.record.Snapshots[i:]...)
-			}
-		}
-		return nil
-	})
+	return c.removeSnapshots("SnapshotSettingData", func(*vmRecord, *snapshotRecord) bool { return true }, (*vmRecord).below)
 }
 
-func (c call) removeSnapshots(parameter string, choose func(*vm, *snapshotRecord) []*snapshotRecord) (wmi.Result, error) {
+func (c call) removeSnapshots(parameter string, possible func(*vmRecord, *snapshotRecord) bool, choose func(*vmRecord, *snapshotRecord) []*snapshotRecord) (wmi.Result, error) {
 	v, s, code := c.snapshot(parameter, opDeletingSnapshot)
 	if code != codeDone {
 		return refuse(code)
 	}
+	if !possible(v.record, s) {
+		v.unclaim()
+		return refuse(codeInvalidState)
+	}
 	return c.job(jobTypeDeleteSnapshot, v, nil, func(context.Context) ([]string, error) {
-		return nil, v.removeSnapshots(choose(v, s), nil)
+		return nil, v.removeSnapshots(choose(v.record, s), nil)
 	})
 }
 

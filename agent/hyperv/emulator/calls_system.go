@@ -236,7 +236,7 @@ func (v *vm) modifySnapshot(s *snapshotRecord, properties map[string]any) error 
 			s.Notes = notes
 		}
 	})
-	if err != nil {
+	if err != nil || v.planned {
 		return err
 	}
 	return v.writeSnapshotFiles(s)
@@ -259,7 +259,8 @@ func (c call) destroySystem() (wmi.Result, error) {
 		return c.job(jobTypeDestroy, v, nil, func(context.Context) ([]string, error) { return nil, c.host.destroyPlanned(v) })
 	}
 	code := uint32(codeInvalidState)
-	if v.config.State == stateOff && len(v.record.Snapshots) == 0 && len(v.record.Merges) == 0 {
+	ofBackup := slices.ContainsFunc(v.record.Snapshots, func(s *snapshotRecord) bool { return !s.ofUser() })
+	if v.config.State == stateOff && !ofBackup && len(v.record.Merges) == 0 {
 		code = v.claim(opOther)
 	}
 	c.host.mu.Unlock()
@@ -271,7 +272,8 @@ func (c call) destroySystem() (wmi.Result, error) {
 	})
 }
 
-// destroy removes what makes a folder a VM, never its disks. The caller holds op.
+// destroy removes what makes a folder a VM, its checkpoints with it, and never its disks. Hyper-V merges those of checkpoints first; here they stay as they are.
+// The caller holds op.
 func (h *Host) destroy(v *vm) error {
 	if err := os.Remove(filepath.Join(v.dir, "vm.yaml")); err != nil { // from here on it is no VM
 		return err

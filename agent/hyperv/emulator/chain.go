@@ -130,6 +130,15 @@ func (c chain) index(path string) int {
 	return -1
 }
 
+// paths are those of the files, topmost first.
+func (c chain) paths() []string {
+	var out []string
+	for _, m := range c {
+		out = append(out, m.path)
+	}
+	return out
+}
+
 func (c chain) close() error {
 	var errs []error
 	for _, m := range c {

@@ -35,8 +35,11 @@ type frozenDisk struct {
 // exists from the moment at which the record is renamed; before it, a crash leaves garbage that the record names. The caller holds op.
 func (v *vm) createSnapshot(ctx context.Context, kind, name string, consistency int64) (*snapshotRecord, error) {
 	s := &snapshotRecord{
-		ID: newGUID(), Name: name, Type: kind, Created: v.host.now().UTC(), Consistency: consistency,
+		ID: newGUID(), Parent: v.record.Current, Name: name, Type: kind, Created: v.host.now().UTC(), Consistency: consistency,
 		Config: v.config,
+	}
+	if kind == typeSnapshot && v.config.Checkpoints == checkpointsStandard && v.running { // with the memory of the guest
+		s.Config.State = stateSaved
 	}
 	if err := v.writeSnapshotFiles(s); err != nil {
 		return nil, err
@@ -69,7 +72,10 @@ func (v *vm) createSnapshot(ctx context.Context, kind, name string, consistency 
 	for _, f := range frozen {
 		f.switchOver()
 	}
-	return s, nil
+	if s.ofUser() {
+		err = v.writeTree()
+	}
+	return s, err
 }
 
 // addSnapshot is the change of the record that makes the checkpoint.
@@ -84,7 +90,7 @@ func (r *vmRecord) addSnapshot(s *snapshotRecord, frozen []*frozenDisk) {
 		f.record.Leaf, f.record.Tracking = f.child.path, f.tracking
 		f.record.Seen = seal{DataWriteID: info.DataWriteID, FileWriteID: info.FileWriteID}
 	}
-	r.Snapshots = append(r.Snapshots, s)
+	r.Snapshots, r.Current = append(r.Snapshots, s), s.ID
 	r.Garbage = slices.DeleteFunc(r.Garbage, func(path string) bool {
 		return slices.ContainsFunc(frozen, func(f *frozenDisk) bool { return f.child.path == path })
 	})
@@ -242,31 +248,16 @@ func (v *vm) removeSnapshots(snapshots []*snapshotRecord, point *referencePoint)
 			v.host.log.Warn("remove the files of a checkpoint", "vm", v.folder, "error", err)
 		}
 	}
+	if err := v.removeGarbage(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(snapshots, (*snapshotRecord).ofUser) {
+		if err := v.writeTree(); err != nil {
+			return err
+		}
+	}
 	v.continueMerges()
 	return nil
-}
-
-// dropSnapshot removes a checkpoint. What was written after it goes into the file that it froze.
-func (r *vmRecord) dropSnapshot(s *snapshotRecord) {
-	position := slices.Index(r.Snapshots, s)
-	if position < 0 {
-		return
-	}
-	for _, sd := range s.Disks {
-		d := r.disk(sd.Path)
-		if d == nil {
-			continue
-		}
-		child := d.Leaf
-		for _, later := range r.Snapshots[position+1:] {
-			if next := later.disk(sd.Path); next != nil {
-				child = next.Frozen
-				break
-			}
-		}
-		r.Merges = append(r.Merges, mergeRecord{Disk: sd.Path, Child: child, Parent: sd.Frozen})
-	}
-	r.Snapshots = slices.Concat(r.Snapshots[:position], r.Snapshots[position+1:])
 }
 
 // expireSeals forgets the epochs that no reference point and no checkpoint asks for any more.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator/internal/wire"
 )
@@ -35,14 +36,22 @@ type definition struct {
 	// Config has the checkpoint's name where the file is one's, and the full paths of the disks.
 	Config   vmConfig    `json:"config"`
 	Settings wire.Values `json:"settings,omitempty"`
-	// Checkpoints are those that the VM had, or that the checkpoint builds on, oldest first.
+	// Checkpoints are those that the VM had, or that the checkpoint builds on, oldest first. Current is the one that it went on from.
 	Checkpoints []definedCheckpoint `json:"checkpoints,omitempty"`
+	Current     string              `json:"current,omitempty"`
+	// Checkpoint is set where the file is one's.
+	Checkpoint *definedCheckpoint `json:"checkpoint,omitempty"`
 }
 
 // definedCheckpoint is a checkpoint that a definition knows of. Its own file has the rest.
 type definedCheckpoint struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
+	ID          string    `json:"id"`
+	Parent      string    `json:"parent,omitempty"`
+	Name        string    `json:"name"`
+	Notes       []string  `json:"notes,omitempty"`
+	Type        string    `json:"type"`
+	Created     time.Time `json:"created"`
+	Consistency int64     `json:"consistency"`
 }
 
 var errDefinition = errors.New("the file is no configuration of a virtual machine, or is damaged")
@@ -72,7 +81,7 @@ func unpackDefinition(text []byte) (definition, error) {
 	return d, nil
 }
 
-// definitionOf describes a VM, or one of its checkpoints. The caller holds op.
+// definitionOf describes a VM, or one of its checkpoints, but for the checkpoints that it knows. The caller holds op.
 func (h *Host) definitionOf(s *settings) (definition, error) {
 	v := s.vm
 	config, err := s.config.clone()
@@ -92,13 +101,11 @@ func (h *Host) definitionOf(s *settings) (definition, error) {
 	if d.Settings["BIOSGUID"] == nil {
 		d.Settings["BIOSGUID"] = biosGUID(v.record.ID)
 	}
-	for _, snapshot := range v.record.Snapshots {
-		if snapshot == s.snapshot {
-			break
-		}
-		d.Checkpoints = append(d.Checkpoints, definedCheckpoint{snapshot.ID, snapshot.Name})
-	}
 	return d, nil
+}
+
+func (s *snapshotRecord) defined() definedCheckpoint {
+	return definedCheckpoint{ID: s.ID, Parent: s.Parent, Name: s.Name, Notes: s.Notes, Type: s.Type, Created: s.Created, Consistency: s.Consistency}
 }
 
 func biosGUID(id string) string { return "{" + derivedGUID(id, "bios") + "}" }
@@ -127,6 +134,17 @@ func (v *vm) writeDefinition() error {
 	if err != nil {
 		return err
 	}
+	for _, s := range v.record.Snapshots {
+		if s.ofUser() { // a backup's own is gone before anybody could import the file
+			d.Checkpoints = append(d.Checkpoints, s.defined())
+		}
+	}
+	for _, s := range v.record.branch() {
+		if s.ofUser() {
+			d.Current = s.ID
+			break
+		}
+	}
 	return v.writeConfigurationFiles(machineFolder, v.record.ID, d)
 }
 
@@ -140,9 +158,27 @@ func (v *vm) writeSnapshotFiles(s *snapshotRecord) error {
 	if err != nil {
 		return err
 	}
-	d.Config.Name = s.Name
+	for _, above := range slices.Backward(v.record.ancestors(s.Parent)) {
+		d.Checkpoints = append(d.Checkpoints, above.defined())
+	}
+	self := s.defined()
+	d.Config.Name, d.Current, d.Checkpoint = s.Name, s.Parent, &self
 	return v.writeConfigurationFiles(snapshotFolder, s.ID, d)
 }
+
+// writeTree writes the files of the VM and of its user's checkpoints anew, where one has come or gone, or its disks lie in other files.
+func (v *vm) writeTree() error {
+	for _, s := range v.record.Snapshots {
+		if s.ofUser() {
+			if err := v.writeSnapshotFiles(s); err != nil {
+				return err
+			}
+		}
+	}
+	return v.writeDefinition()
+}
+
+func (s *snapshotRecord) ofUser() bool { return s.Type == typeSnapshot }
 
 // writeConfigurationFiles writes what Hyper-V keeps beside the disks: the definition, the runtime state, and the guest's state (UEFI variables), which a
 // checkpoint copies from its VM. Before version 6.0 only a saved VM has a runtime state.
@@ -151,7 +187,7 @@ func (v *vm) writeConfigurationFiles(folder, id string, d definition) error {
 	if err != nil {
 		return err
 	}
-	runtime, err := v.runtimeState(id, d.Config)
+	runtime, err := v.runtimeState(folder, id, d.Config)
 	if err != nil {
 		return err
 	}
@@ -163,25 +199,41 @@ func (v *vm) writeConfigurationFiles(folder, id string, d definition) error {
 		}
 	}
 	if d.Config.hasGuestState() {
-		if files[id+".vmgs"], err = v.guestState(); err != nil {
+		if files[id+".vmgs"], err = v.guestState(folder, id); err != nil {
 			return err
 		}
 	}
 	for name, content := range files {
-		if err := writeFile(filepath.Join(v.dir, folder, name), content); err != nil {
+		path := filepath.Join(v.dir, folder, name)
+		if present, err := os.ReadFile(path); err == nil && bytes.Equal(present, content) {
+			continue
+		}
+		if err := writeFile(path, content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// guestState reads the VM's UEFI variables, or makes them up for a VM that has none yet: whoever has the same has them from this VM.
-func (v *vm) guestState() ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(v.dir, machineFolder, v.record.ID+".vmgs"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return []byte("emulated Hyper-V guest state 1\n" + newGUID()), nil
+// guestState reads the UEFI variables of a checkpoint, or of the VM, which a new checkpoint copies. They are made up for a VM that has none yet: whoever has
+// the same has them from this VM.
+func (v *vm) guestState(folder, id string) ([]byte, error) {
+	text, err := v.firstOf(filepath.Join(folder, id+".vmgs"), filepath.Join(machineFolder, v.record.ID+".vmgs"))
+	if err == nil && text == nil {
+		text = []byte("emulated Hyper-V guest state 1\n" + newGUID())
 	}
 	return text, err
+}
+
+// firstOf reads the first of some files of the VM that exists. nil when none does.
+func (v *vm) firstOf(names ...string) ([]byte, error) {
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(v.dir, name))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return text, err
+		}
+	}
+	return nil, nil
 }
 
 // savedMemory is the size of the memory that the emulator pretends to save: enough to find it again.
@@ -198,18 +250,16 @@ func (c vmConfig) runtimeFile(id string) string {
 	return id + ".VMRS"
 }
 
-// runtimeState is the content of a .VMRS file. That of a saved VM holds its memory: what was saved or imported, made up for a VM that has none yet.
-func (v *vm) runtimeState(id string, config vmConfig) ([]byte, error) {
+// runtimeState is the content of a .VMRS file. That of a saved VM holds its memory, and so does that of a checkpoint of it: what was saved or imported, made up
+// for a VM that has none yet.
+func (v *vm) runtimeState(folder, id string, config vmConfig) ([]byte, error) {
 	state := []byte("emulated Hyper-V runtime state 1\n" + id)
 	if config.State != stateSaved {
 		return state, nil
 	}
-	present, err := os.ReadFile(filepath.Join(v.dir, machineFolder, config.runtimeFile(v.record.ID)))
-	if err == nil && bytes.Contains(present, []byte(savedMark)) {
-		return present, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	present, err := v.firstOf(filepath.Join(folder, config.runtimeFile(id)), filepath.Join(machineFolder, config.runtimeFile(v.record.ID)))
+	if err != nil || bytes.Contains(present, []byte(savedMark)) {
+		return present, err
 	}
 	return append(state, bytes.Repeat([]byte(savedMark+newGUID()), savedMemory/(len(savedMark)+len(id)))...), nil
 }

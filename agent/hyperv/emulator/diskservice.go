@@ -39,7 +39,7 @@ func (h *Host) use(path string) (diskUse, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, v := range h.vms {
-		if v.record == nil {
+		if v.record == nil || v.planned {
 			continue
 		}
 		for _, s := range v.record.Snapshots {

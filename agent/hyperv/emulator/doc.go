@@ -20,7 +20,8 @@
 //
 // A checkpoint puts a differencing .avhdx on every disk at one moment. It has happened when the VM's record was renamed into its place. Removing a
 // checkpoint, or converting it into a reference point, merges the .avhdx in the background while the guest writes on. Both survive a kill of the
-// process at any moment.
+// process at any moment. Checkpoints are a tree once one is applied that others follow; one that several follow cannot be removed alone here, as nothing is
+// merged into several files.
 //
 // Change tracking notes every write, in units of 64 KiB, before it reaches the disk. Each checkpoint seals an epoch; an id of a reference point
 // is the moment of such a seal. An id that cannot be resolved with certainty is lost: when someone else wrote the disk file, when a
@@ -28,7 +29,8 @@
 //
 // # Planned VMs
 //
-// Importing a configuration file makes a planned VM, which lies below the host's private folder until it is realized or destroyed. The files are this
+// Importing a configuration file makes a planned VM, which lies below the host's private folder until it is realized or destroyed. Its checkpoints are missing
+// until their own files are imported; a copy with a new id has new ones for them, too. The files are this
 // emulator's own, with a checksum: what a checkpoint wrote can be imported, anything else is refused.
 //
 // # Locks

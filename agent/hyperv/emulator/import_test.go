@@ -233,3 +233,85 @@ func TestHostTellsTheVersionsThatItRuns(t *testing.T) {
 		t.Errorf("the host runs %v", versions)
 	}
 }
+
+func TestSnapshotsOfAPlannedVMAreImported(t *testing.T) {
+	eachWay(t, func(t *testing.T, dir string) { addVM(t, dir, "crm", "name: CRM\n") }, func(t *testing.T, _ *Host, w *world) {
+		user := func() wmi.Instance {
+			job := w.done(w.invoke(snapshotService, "CreateSnapshot", wmi.Params{"AffectedSystem": w.vm("CRM").Path, "SnapshotType": int64(snapshotFull)}))
+			return w.associated(job.Path, "Msvm_AffectedJobElement", "Msvm_VirtualSystemSettingData")[0]
+		}
+		first := user()
+		w.stage(user(), "second")
+		w.stage(w.checkpoint("CRM", consistencyCrash), "crm")
+		planned := w.plan("crm.vmcx", true)
+		imports := func(system, folder string) wmi.Result {
+			return w.invoke(managementService, "ImportSnapshotDefinitions", wmi.Params{"PlannedSystem": system, "SnapshotFolder": folder})
+		}
+		kinds := func() (out []string) {
+			for _, s := range w.associated(planned.Path, "Msvm_SnapshotOfVirtualSystem", "Msvm_VirtualSystemSettingData") {
+				out = append(out, s.Properties["VirtualSystemType"].(string))
+			}
+			return out
+		}
+		for system, folder := range map[string]string{w.vm("CRM").Path: staging, planned.Path: ""} {
+			if r := imports(system, folder); r.ReturnValue != codeInvalidParameter {
+				t.Errorf("%s, %q: %d", system, folder, r.ReturnValue)
+			}
+		}
+		root := first.Properties["ConfigurationDataRoot"].(string)
+		for folder, want := range map[string]int64{`D:\VMs\nowhere`: codeFileNotFound, root + `\` + snapshotFolder: codeInUse} {
+			if job := w.job(imports(planned.Path, folder)); job.Properties["ErrorCode"] != want {
+				t.Errorf("%s: %v", folder, job.Properties)
+			}
+		}
+		job := w.done(imports(planned.Path, staging)) // which has the file of a backup's checkpoint, too
+		made := w.associated(job.Path, "Msvm_AffectedJobElement", "Msvm_VirtualSystemSettingData")
+		if got := strings.Join(kinds(), " "); got != typeMissing+" "+typePlannedSnapshot || len(made) != 1 {
+			t.Fatalf("the planned VM has %s, of which the job made %d", got, len(made))
+		}
+		if job := w.job(w.on("RealizePlannedSystem", planned)); job.Properties["JobState"] != int64(jobException) {
+			t.Error("it was realized without one of its checkpoints, and with the disks of another VM")
+		}
+		w.done(w.invoke(managementService, "DestroySystem", wmi.Params{"AffectedSystem": planned.Path}))
+	})
+}
+
+// TestTreeOfCheckpoints goes back and forth in a tree, and removes it from its ends.
+func TestTreeOfCheckpoints(t *testing.T) {
+	dir := tempDir(t)
+	addVM(t, dir, "crm", "")
+	_, w := openHost(t, dir)
+	user := func() wmi.Instance {
+		job := w.done(w.invoke(snapshotService, "CreateSnapshot", wmi.Params{"AffectedSystem": w.vm("crm").Path, "SnapshotType": int64(snapshotFull)}))
+		return w.associated(job.Path, "Msvm_AffectedJobElement", "Msvm_VirtualSystemSettingData")[0]
+	}
+	parent := func(s wmi.Instance) any {
+		now, err := w.session.Get(w.ctx, s.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Properties["Parent"]
+	}
+	apply := func(s wmi.Instance) {
+		w.done(w.invoke(snapshotService, "ApplySnapshot", wmi.Params{"Snapshot": s.Path}))
+	}
+	a, b := user(), user()
+	apply(a)
+	c := user()
+	if parent(b) != a.Path || parent(c) != a.Path || parent(w.active("crm")) != c.Path {
+		t.Fatal("b and c follow a, and the VM goes on from c")
+	}
+	if r := w.invoke(snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": a.Path}); r.ReturnValue != codeInvalidState {
+		t.Errorf("a file that two build upon was merged: %d", r.ReturnValue)
+	}
+	beside := w.diskFiles(b)[0]
+	w.destroy(b) // the end of the other branch
+	if _, err := w.files.Stat(w.ctx, beside); err == nil {
+		t.Errorf("%s is left", beside)
+	}
+	w.done(w.invoke(snapshotService, "DestroySnapshotTree", wmi.Params{"SnapshotSettingData": a.Path}))
+	w.merged("crm")
+	if files := w.diskFiles(w.active("crm")); files[0] != `D:\VMs\crm\system.vhdx` || parent(w.active("crm")) != nil {
+		t.Errorf("all is merged into %v", files)
+	}
+}

@@ -300,7 +300,7 @@ func (v *vm) unlink(d *disk, at int) error {
 		errs = append(errs, parent.freeze())
 	}
 	errs = append(errs, d.reconnect())
-	return errors.Join(append(errs, v.removeGarbage())...)
+	return errors.Join(append(errs, v.removeGarbage(), v.writeTree())...)
 }
 
 // replace puts the parent of a merge into the place of its child everywhere.

@@ -46,12 +46,14 @@ func (h *Host) settingData() []object {
 	}
 	return append(out, eachVM(h, func(h *Host, v *vm) []object {
 		var out []object
-		for i, s := range v.allSettings() {
+		for _, s := range v.allSettings() {
 			o := object{class: "Msvm_VirtualSystemSettingData", vm: v, settings: s, properties: h.settingProperties(s)}
-			if i > 1 {
-				o.properties["Parent"] = h.settingsPath(v.record.Snapshots[i-2].ID)
-			} else if n := len(v.record.Snapshots); i == 0 && n > 0 {
-				o.properties["Parent"] = h.settingsPath(v.record.Snapshots[n-1].ID)
+			parent := v.record.Current
+			if s.snapshot != nil {
+				parent = s.snapshot.Parent
+			}
+			if parent != "" {
+				o.properties["Parent"] = h.settingsPath(parent)
 			}
 			out = append(out, o)
 		}
@@ -243,6 +245,9 @@ func (h *Host) dvdDrive(s *settings, i int, d dvdConfig) []object {
 // file is where a disk of the definition is: the frozen file of a checkpoint, or the one that the guest writes.
 func (s *settings) file(d diskConfig) string {
 	path := s.vm.diskPath(d)
+	if s.snapshot != nil && s.vm.planned { // its own settings name it until it is realized
+		return path
+	}
 	if s.snapshot != nil {
 		if sd := s.snapshot.disk(path); sd != nil {
 			return sd.Frozen

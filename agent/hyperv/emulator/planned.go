@@ -26,6 +26,8 @@ const (
 	importedRoot = `C:\ProgramData\Microsoft\Windows\Hyper-V`
 	typeMissing  = "Microsoft:Hyper-V:Snapshot:Missing"
 	typePlanned  = "Microsoft:Hyper-V:System:Planned"
+	// typePlannedSnapshot is a checkpoint of a planned VM whose files were imported.
+	typePlannedSnapshot = "Microsoft:Hyper-V:Snapshot:Planned"
 )
 
 // importedDefinition is what ImportSystemDefinition read.
@@ -57,14 +59,25 @@ func (h *Host) plan(d importedDefinition, id string) (*vm, error) {
 			v.record.Settings[name] = value
 		}
 	}
-	for _, c := range d.Checkpoints { // their files were not imported
-		v.record.Snapshots = append(v.record.Snapshots, &snapshotRecord{ID: c.ID, Name: c.Name, Type: typeMissing, Created: v.record.Created, Config: d.Config})
+	v.record.Origin, v.record.Current = d.ID, v.snapshotID(d.Current, d.ID)
+	for _, c := range d.Checkpoints { // their files were not imported yet
+		v.record.Snapshots = append(v.record.Snapshots, &snapshotRecord{
+			ID: v.snapshotID(c.ID, d.ID), Parent: v.snapshotID(c.Parent, d.ID), Name: c.Name, Type: typeMissing, Created: c.Created, Config: d.Config,
+		})
 	}
 	if err := v.writePlanned(d); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(v.dir))
 	}
 	h.vms[v.folder] = v
 	return v, nil
+}
+
+// snapshotID is the id that a checkpoint gets with a VM: that of the file, where the VM keeps its own. origin is the id that the VM has in the file.
+func (v *vm) snapshotID(id, origin string) string {
+	if id == "" || v.record.ID == origin {
+		return id
+	}
+	return derivedGUID(v.record.ID, id)
 }
 
 // writePlanned writes the files of a planned VM, its vm.yaml last.
@@ -118,23 +131,7 @@ func (h *Host) loadPlanned() error {
 // unfit lists what keeps a planned VM from working on this host, in Hyper-V's order: first what realizing refuses, then what it only warns of. The caller
 // holds op.
 func (v *vm) unfit(ctx context.Context) (refused, warnings []string) {
-	for _, s := range v.record.Snapshots {
-		refused = append(refused, fmt.Sprintf("The checkpoint %q is missing.", s.Name))
-	}
-	var paths []string
-	for _, d := range v.config.Disks {
-		if d.Path == "" {
-			continue
-		}
-		path := v.diskPath(d)
-		paths = append(paths, path)
-		c, err := openChain(ctx, v.host.files, path)
-		if err != nil {
-			refused = append(refused, fmt.Sprintf("The virtual hard disk %s cannot be used: %v.", path, err))
-			continue
-		}
-		_ = c.close() // read only
-	}
+	paths, refused := v.unfitDisks(ctx)
 	if err := v.checkNotTaken(paths); err != nil {
 		refused = append(refused, err.Error())
 	}
@@ -165,12 +162,8 @@ func (h *Host) realize(ctx context.Context, planned *vm) (*vm, error) {
 	root, _ := planned.record.Settings["ConfigurationDataRoot"].(string)
 	folder := h.freeFolder(planned.config.Name, root)
 	h.mu.Unlock()
-	v := &vm{host: h, folder: folder, dir: filepath.Join(h.dir, folder), config: planned.config, problem: errors.New("vm.yaml was not read yet")}
-	v.record = &vmRecord{ID: planned.record.ID, Created: planned.record.Created, Settings: planned.record.Settings}
-	if err := v.record.write(v.recordPath()); err != nil {
-		return nil, err
-	}
-	if err := v.takeStates(planned); err != nil {
+	v := &vm{host: h, folder: folder, dir: filepath.Join(h.dir, folder), problem: errors.New("vm.yaml was not read yet")}
+	if err := v.become(ctx, planned); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(filepath.Join(planned.dir, "vm.yaml"), filepath.Join(v.dir, "vm.yaml")); err != nil {
@@ -185,6 +178,29 @@ func (h *Host) realize(ctx context.Context, planned *vm) (*vm, error) {
 	v.refresh(ctx)
 	v.op.Unlock()
 	return v, os.RemoveAll(planned.dir)
+}
+
+// become gives a new VM all that a planned one has, but for the vm.yaml, which is made ready where it is.
+func (v *vm) become(ctx context.Context, planned *vm) error {
+	tree := len(planned.record.Snapshots) > 0
+	if tree {
+		if err := planned.nameRoots(ctx); err != nil {
+			return err
+		}
+	}
+	v.config = planned.config
+	v.record = &vmRecord{
+		ID: planned.record.ID, Created: planned.record.Created, Settings: planned.record.Settings, Disks: planned.record.Disks, Current: planned.record.Current,
+	}
+	if tree {
+		if err := v.takeTree(planned); err != nil {
+			return err
+		}
+	}
+	if err := v.record.write(v.recordPath()); err != nil {
+		return err
+	}
+	return v.takeStates(planned)
 }
 
 // takeStates copies the guest's and the saved state of a planned VM, as far as it has them.

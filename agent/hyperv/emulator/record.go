@@ -21,11 +21,14 @@ type vmRecord struct {
 	Created         time.Time         `json:"created"`
 	Settings        wire.Values       `json:"settings,omitempty"` // properties of Msvm_VirtualSystemSettingData that vm.yaml has no field for
 	Disks           []*diskRecord     `json:"disks,omitempty"`
-	Snapshots       []*snapshotRecord `json:"snapshots,omitempty"` // oldest first; each is the parent of the next
+	Snapshots       []*snapshotRecord `json:"snapshots,omitempty"` // oldest first, so a parent comes before its children
+	Current         string            `json:"current,omitempty"`   // id of the checkpoint that the VM goes on from
 	ReferencePoints []*referencePoint `json:"referencePoints,omitempty"`
 	Merges          []mergeRecord     `json:"merges,omitempty"`
 	// Garbage is files that belong to nothing: of an operation that was not committed, or merged and not deleted yet.
 	Garbage []string `json:"garbage,omitempty"`
+	// Origin is the id in the file that a planned VM was imported from.
+	Origin string `json:"origin,omitempty"`
 	// LastBackup is when a recovery checkpoint was last converted.
 	LastBackup time.Time `json:"lastBackup,omitzero"`
 }
@@ -52,6 +55,7 @@ type trackingRecord struct {
 // snapshotRecord is a checkpoint.
 type snapshotRecord struct {
 	ID          string         `json:"id"`
+	Parent      string         `json:"parent,omitempty"` // id of the checkpoint that it follows
 	Name        string         `json:"name"`
 	Notes       []string       `json:"notes,omitempty"`
 	Type        string         `json:"type"` // VirtualSystemType

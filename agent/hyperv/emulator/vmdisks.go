@@ -72,7 +72,7 @@ func (v *vm) checkNotTaken(paths []string) error {
 	v.host.mu.Lock()
 	defer v.host.mu.Unlock()
 	for _, other := range v.host.vms {
-		if other == v || other.record == nil {
+		if other == v || other.record == nil || other.planned {
 			continue
 		}
 		for _, taken := range other.record.diskFiles() {

@@ -49,6 +49,24 @@ func (v *vm) edit(ctx context.Context, change func(*vmConfig) error) error {
 	return nil
 }
 
+// edit changes the definition that the settings are: the VM's, or that of a planned checkpoint. The caller holds op.
+func (s *settings) edit(ctx context.Context, change func(*vmConfig) error) error {
+	if s.snapshot == nil {
+		return s.vm.edit(ctx, change)
+	}
+	config, err := s.snapshot.Config.clone()
+	if err == nil {
+		err = change(&config)
+	}
+	if err == nil {
+		err = config.check()
+	}
+	if err != nil {
+		return err
+	}
+	return s.vm.commit(func(*vmRecord) { s.snapshot.Config = config })
+}
+
 // clone copies a definition with all that it points to.
 func (c vmConfig) clone() (vmConfig, error) {
 	var out vmConfig

@@ -71,6 +71,11 @@ func (h *Host) filesOf(v *vm) []string {
 	for _, d := range v.record.Disks {
 		leaves = append(leaves, d.Leaf)
 	}
+	for _, s := range v.record.Snapshots { // those of other branches are in no disk's chain
+		for _, d := range s.Disks {
+			leaves = append(leaves, d.Frozen)
+		}
+	}
 	h.mu.Unlock()
 	var out []string
 	add := func(path string) {
