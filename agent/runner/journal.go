@@ -62,6 +62,8 @@ type RestoreEntry struct {
 	Config      []string       `json:"config,omitempty"`
 	NotImported string         `json:"notImported,omitempty"`
 	Import      *hyperv.Import `json:"import,omitempty"`
+	// Tree is what becomes of the image's tree of checkpoints, nil where the image has none.
+	Tree *TreeEntry `json:"tree,omitempty"`
 	// Warnings are those of the trial of an import.
 	Warnings []string `json:"warnings,omitempty"`
 	// State is the one that the virtual machine is brought to in the end, "" for the one that it comes in.
@@ -76,6 +78,26 @@ type RestoreEntry struct {
 	Result *v1alpha1.RestoredVirtualMachine `json:"result,omitempty"`
 	// Settled is when the sweeper cleared up after a restore that succeeded. Zero before. The result stays for an attempt that follows.
 	Settled time.Time `json:"settled,omitzero"`
+}
+
+// TreeEntry is what a restore makes of a tree of checkpoints.
+type TreeEntry struct {
+	// Checkpoints are those in the image.
+	Checkpoints []hyperv.CheckpointNode `json:"checkpoints"`
+	// Refused says why the tree is not restored, from the moment on that its files are not needed any more.
+	Refused string `json:"refused,omitempty"`
+	// Disks are the disk files, of which Done were copied. Config are the configuration files of the checkpoints, which alone lie in Folder.
+	Disks  []TreeFile `json:"disks,omitempty"`
+	Done   int        `json:"done,omitempty"`
+	Folder string     `json:"folder,omitempty"`
+	Config []TreeFile `json:"config,omitempty"`
+}
+
+// TreeFile is a file of a tree: its name in the image, and where it goes, in place of where it was.
+type TreeFile struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+	hyperv.MovedFile
 }
 
 const entrySuffix = ".task.json"

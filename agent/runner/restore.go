@@ -202,6 +202,9 @@ func (r *restoreRun) plan(ctx context.Context) error {
 		default:
 			err = r.planImport(ctx)
 		}
+		if err == nil {
+			err = r.planTree(ctx)
+		}
 		r.entry.Restore.State = restoredState(r.spec.State, r.image.Manifest().Annotations)
 		if err != nil {
 			return err
@@ -282,17 +285,25 @@ func (r *restoreRun) space(ctx context.Context) error {
 		return nil
 	}
 	needed, where := map[string]int64{}, map[string]string{} // by volume, such as D:
+	add := func(path string, size int64) {
+		needed[volume(path)] += size
+		where[volume(path)] = path
+	}
+	tree := r.tree()
 	for i := range r.disks {
+		if tree != nil || r.rollsBack(i) {
+			continue // as much as the tree has, or as differs, which nobody knows yet
+		}
 		_, file, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
 		if err != nil {
 			return err
 		}
-		if r.rollsBack(i) {
-			continue // as much as differs, which nobody knows yet
+		add(r.disks[i].path, file)
+	}
+	if tree != nil {
+		for _, file := range tree.Disks {
+			add(file.To, file.Size)
 		}
-		name := volume(r.disks[i].path)
-		needed[name] += file
-		where[name] = r.disks[i].path
 	}
 	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		free, err := r.host.FreeSpace(ctx, where[name])
@@ -315,8 +326,19 @@ func (r *restoreRun) write(ctx context.Context) error {
 		r.report.Note("An earlier run wrote the disks already.")
 		return nil
 	}
-	if r.entry.Restore.Beneath != nil {
+	switch {
+	case r.entry.Restore.Beneath != nil:
 		return r.writeRollBack(ctx)
+	case r.tree() != nil:
+		return r.writeTree(ctx)
+	}
+	return r.writeDisks(ctx)
+}
+
+// writeDisks makes a file of each disk as it was when the image was taken, with everything that it had beneath.
+func (r *restoreRun) writeDisks(ctx context.Context) error {
+	if err := r.dropTree(ctx, r.entry.Restore); err != nil { // that was given up
+		return err
 	}
 	var total int64
 	for i := range r.disks {
@@ -364,6 +386,7 @@ func (r *restore) undo(ctx context.Context, entry Entry) ([]string, error) {
 	for _, file := range made.Files {
 		err = errors.Join(err, r.files.Remove(ctx, file))
 	}
+	err = errors.Join(err, r.dropTree(ctx, made))
 	if made.Exchange != nil {
 		err = errors.Join(err, r.host.DropAside(ctx, *made.Exchange))
 	}

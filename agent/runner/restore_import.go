@@ -96,7 +96,7 @@ func (r *restoreRun) stageFile(ctx context.Context, name, path string) (err erro
 
 // unstage deletes the configuration files. What is gone already is no error.
 func (r *restore) unstage(ctx context.Context, made *RestoreEntry) error {
-	var err error
+	err := r.unstageTree(ctx, made)
 	for _, file := range made.Config {
 		err = errors.Join(err, r.files.Remove(ctx, file))
 	}
@@ -106,8 +106,9 @@ func (r *restore) unstage(ctx context.Context, made *RestoreEntry) error {
 	return err
 }
 
-// importNew lets Hyper-V import a new virtual machine. It returns none when that cannot be: the journal says why, and never tries it again.
-func (r *restoreRun) importNew(ctx context.Context, target hyperv.RestoreTarget) (*hyperv.Restored, error) {
+// importNew lets Hyper-V import a new virtual machine, without its tree of checkpoints where it does not take that. It returns none when that cannot be: the
+// journal says why, and never tries it again.
+func (r *restoreRun) importNew(ctx context.Context) (*hyperv.Restored, error) {
 	made := r.entry.Restore
 	if made.NotImported != "" {
 		return nil, nil
@@ -124,13 +125,18 @@ func (r *restoreRun) importNew(ctx context.Context, target hyperv.RestoreTarget)
 	}
 	var out hyperv.Restored
 	err := patiently(ctx, func() (err error) {
-		out, err = r.host.ImportVM(ctx, *made.Import, target)
+		out, err = r.host.ImportVM(ctx, *made.Import, r.newTarget())
 		return err
 	})
-	if errors.Is(err, hyperv.ErrImportRefused) {
+	switch {
+	case errors.Is(err, hyperv.ErrImportRefused) && r.tree() != nil:
+		if err := r.giveTreeUp(ctx, err); err != nil {
+			return nil, err
+		}
+		return r.importNew(ctx)
+	case errors.Is(err, hyperv.ErrImportRefused):
 		return nil, r.notImported(err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	return &out, nil

@@ -21,21 +21,25 @@ func (r *restoreRun) register(ctx context.Context) error {
 	if len(r.spec.Disks) > 0 {
 		return r.succeeded(&hyperv.Restored{}, v1alpha1.RestoreFiles)
 	}
-	target := hyperv.RestoreTarget{
-		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tag: r.entry.Restore.ID, Switches: r.switches(),
-	}
-	imported, err := r.importNew(ctx, target)
+	imported, err := r.importNew(ctx)
 	if err != nil {
 		return err
 	}
 	if imported != nil {
 		return r.succeeded(imported, v1alpha1.RestoreImport)
 	}
-	defined, err := r.host.DefineVM(ctx, r.definition, target)
+	defined, err := r.host.DefineVM(ctx, r.definition, r.newTarget())
 	if err != nil {
 		return err
 	}
 	return r.succeeded(&defined, v1alpha1.RestoreDefine)
+}
+
+// newTarget is a new virtual machine as the restore makes it.
+func (r *restoreRun) newTarget() hyperv.RestoreTarget {
+	return hyperv.RestoreTarget{
+		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tree: r.targetTree(), Tag: r.entry.Restore.ID, Switches: r.switches(),
+	}
 }
 
 // Reasons of the warnings about what Hyper-V made of a virtual machine: of the restored one, and of the original that was put back.
@@ -50,7 +54,7 @@ func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMet
 	r.report.WarnAll(reasonDifferent, made.Warnings)
 	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
 		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.paths(), WrittenBytes: r.written.Load(), ComparedBytes: r.compared.Load(),
-		Method: method, MethodReason: cut(r.entry.Restore.NotImported, 1024),
+		Method: method, MethodReason: cut(r.entry.Restore.NotImported, 1024), Checkpoints: r.restoredCheckpoints(made.VM),
 	}
 	if err := r.journal.Put(r.entry); err != nil {
 		r.entry.Restore.Result = nil

@@ -57,17 +57,14 @@ func (r *restoreRun) exchange(ctx context.Context) (*hyperv.Restored, error) {
 	if made.NotImported != "" {
 		return nil, nil
 	}
-	target := hyperv.RestoreTarget{
-		Name: r.name, Disks: r.targetDisks(), Tag: made.ID, KeepNetworks: true, Switches: r.switches(),
-	}
 	if made.Exchange == nil {
-		if err := r.planExchange(ctx, target); err != nil || made.NotImported != "" {
+		if err := r.planExchange(ctx); err != nil || made.NotImported != "" {
 			return nil, err
 		}
 	}
 	var out hyperv.Restored
 	err := patiently(ctx, func() (err error) {
-		out, err = r.host.Exchange(ctx, *made.Exchange, target)
+		out, err = r.host.Exchange(ctx, *made.Exchange, r.replacingTarget())
 		return err
 	})
 	if errors.Is(err, hyperv.ErrImportRefused) {
@@ -79,8 +76,16 @@ func (r *restoreRun) exchange(ctx context.Context) (*hyperv.Restored, error) {
 	return &out, nil
 }
 
-// planExchange tries the import beside the original, which goes on running, and journals the exchange when it would work.
-func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarget) error {
+// replacingTarget is a virtual machine as it takes the original's place.
+func (r *restoreRun) replacingTarget() hyperv.RestoreTarget {
+	return hyperv.RestoreTarget{
+		Name: r.name, Disks: r.targetDisks(), Tree: r.targetTree(), Tag: r.entry.Restore.ID, KeepNetworks: true, Switches: r.switches(),
+	}
+}
+
+// planExchange tries the import beside the original, which goes on running, and journals the exchange when it would work. A tree of checkpoints that Hyper-V
+// does not take is given up.
+func (r *restoreRun) planExchange(ctx context.Context) error {
 	made := r.entry.Restore
 	if made.Import == nil {
 		im, err := r.host.PrepareImport(ctx, made.Config[0], r.image.Manifest().VM.ID, r.definition.Name, r.definition.Notes)
@@ -92,6 +97,7 @@ func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarg
 			return err
 		}
 	}
+	target := r.replacingTarget()
 	plan, err := r.host.PlanExchange(ctx, *made.Import, target.Disks, made.Staging+"-replaced")
 	if err == nil {
 		target.Roots = plan.Aside.Roots
@@ -101,10 +107,15 @@ func (r *restoreRun) planExchange(ctx context.Context, target hyperv.RestoreTarg
 			return err
 		})
 	}
-	if errors.Is(err, hyperv.ErrImportRefused) {
+	switch {
+	case errors.Is(err, hyperv.ErrImportRefused) && r.tree() != nil:
+		if err := r.giveTreeUp(ctx, err); err != nil {
+			return err
+		}
+		return r.planExchange(ctx)
+	case errors.Is(err, hyperv.ErrImportRefused):
 		return r.notImported(err)
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	made.Exchange = &plan
@@ -123,6 +134,9 @@ func (r *restoreRun) exchangeRefused(ctx context.Context, refusal error) error {
 		return errors.Join(refusal, err)
 	}
 	made.Exchange = nil
+	if err := r.giveTreeUp(ctx, refusal); err != nil { // what takes its place now gets its disks alone
+		return err
+	}
 	return r.notImported(refusal)
 }
 

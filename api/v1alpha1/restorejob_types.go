@@ -257,6 +257,25 @@ type RestoredVirtualMachine struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	ComparedBytes int64 `json:"comparedBytes,omitempty"`
+	// checkpoints says what became of the checkpoints of the virtual machine's user that the image has. None when it has none.
+	// +optional
+	Checkpoints *RestoredCheckpoints `json:"checkpoints,omitempty"`
+}
+
+// RestoredCheckpoints is what a restore made of a tree of checkpoints.
+type RestoredCheckpoints struct {
+	// restored is how many of them the restored virtual machine has.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Restored int32 `json:"restored,omitempty"`
+	// inImage is how many the image has.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	InImage int32 `json:"inImage,omitempty"`
+	// reason says why not all were restored.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
 }
 
 // RestoreJob brings one virtual machine back from one image.
