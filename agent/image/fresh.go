@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/content/indexblob"
-	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/object"
 
 	"github.com/hyperkeep/hyperkeep/agent/image/internal/storage"
@@ -21,7 +19,7 @@ import (
 func (r *Repository) fresh(ctx context.Context) (*Repository, error) {
 	again, err := r.session.reread(ctx, r.loc, r.opts)
 	if errors.Is(err, errFormatChanged) {
-		again, err = openSession(ctx, r.loc, r.password, r.opts, readOnly)
+		again, err = openWithAny(ctx, r.loc, r.password, r.opts, readOnly)
 	}
 	if err != nil {
 		return nil, err
@@ -34,21 +32,8 @@ var errFormatChanged = errors.New("the format of the repository was changed")
 // Unchanged says whether what is at the location is still the repository that was opened, with the same password and the same settings. It reads two
 // small blobs.
 func (r *Repository) Unchanged(ctx context.Context) bool {
-	found, err := formatBlobs(ctx, r.session.store)
-	return err == nil && bytes.Equal(found, r.session.format)
-}
-
-// formatBlobs are the blobs that a session reads once: the format with the encrypted key, and for how long blobs are locked.
-func formatBlobs(ctx context.Context, store *storage.Storage) ([]byte, error) {
-	var all []byte
-	for _, id := range []blob.ID{format.KopiaRepositoryBlobID, format.KopiaBlobCfgBlobID} {
-		one, err := store.Whole(ctx, id)
-		if err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
-			return nil, err
-		}
-		all = append(all, one...)
-	}
-	return all, nil
+	found, err := readFormat(ctx, r.session.store)
+	return err == nil && found.equal(r.session.format)
 }
 
 // uncached is a repository whose index and contents are read anew. What is about the repository itself comes from the session that it was
@@ -74,11 +59,11 @@ func (s *session) reread(ctx context.Context, loc Location, opts Options) (*sess
 }
 
 func (s *session) uncached(ctx context.Context, store *storage.Storage, opts Options) (*uncached, error) {
-	found, err := formatBlobs(ctx, store)
+	found, err := readFormat(ctx, store)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(found, s.format) {
+	if !found.equal(s.format) {
 		return nil, errFormatChanged
 	}
 	shared, err := content.NewSharedManager(ctx, store, s.FormatManager(), nil, &content.ManagerOptions{TimeNow: opts.Now}, nil, nil)

@@ -149,7 +149,7 @@ func (r *Repository) blame(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, failing := formatBlobs(ctx, r.session.store); failing != nil {
+	if _, failing := readFormat(ctx, r.session.store); failing != nil {
 		return errors.Join(err, failing)
 	}
 	return damaged(err, "tidy up")

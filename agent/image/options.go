@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"time"
@@ -60,6 +61,9 @@ type Options struct {
 	Compression Compression
 	// AppendOnly is for those who add images and may do no more: agents. Nothing is deleted or overwritten through the handle.
 	AppendOnly bool
+	// Passwords are asked for when a repository does not open with the one that was given, be it at first or anew while something is published: the
+	// password may be changed at any time. Nil when there are no others.
+	Passwords func(context.Context) ([]string, error)
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 

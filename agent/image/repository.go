@@ -59,7 +59,7 @@ func Initialize(ctx context.Context, loc Location, password string, opts Options
 // Open opens an existing repository. Its errors are those that a Location can have, ErrWrongPassword and ErrDamaged.
 func Open(ctx context.Context, loc Location, password string, opts Options) (*Repository, error) {
 	opts = opts.withDefaults()
-	s, err := openSession(ctx, loc, password, opts, readWrite)
+	s, err := openWithAny(ctx, loc, password, opts, readWrite)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ const (
 
 // handles passes open storages to kopia, whose library opens repositories only from a configuration file. The file names a handle, so
 // that credentials stay in memory. An entry lives only while a repository is being opened.
-var handles sync.Map // of string to *storage.Storage
+var handles sync.Map // of string to blob.Storage
 
 const handleType = "hyperkeep"
 
@@ -40,7 +40,7 @@ func init() {
 		if !ok {
 			return nil, errors.New("the storage was not opened by this process")
 		}
-		return st.(*storage.Storage), nil
+		return st.(blob.Storage), nil
 	})
 }
 
@@ -49,8 +49,8 @@ type session struct {
 	repo.DirectRepository
 	store   *storage.Storage
 	markers *markers
-	format  []byte // formatBlobs when it was opened
-	dir     string // empty when it has none
+	format  formatBlobs // when it was opened
+	dir     string      // empty when it has none
 	once    sync.Once
 }
 
@@ -72,12 +72,12 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 		return nil, fmt.Errorf("prepare the working directory: %w", err)
 	}
 	s := &session{store: store, dir: dir}
-	s.format, err = formatBlobs(ctx, store)
+	s.format, err = readFormat(ctx, store)
 	if err == nil {
-		s.DirectRepository, err = openKopia(ctx, store, dir, password, opts, how)
+		s.DirectRepository, err = openKopia(ctx, pin(store, s.format), dir, password, opts, how)
 	}
 	if err != nil {
-		return nil, errors.Join(openError(err), removeWorkDir(dir))
+		return nil, errors.Join(openError(unfinished(ctx, store, err)), removeWorkDir(dir))
 	}
 	if s.markers, err = s.openMarkers(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
@@ -85,7 +85,7 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	return s, nil
 }
 
-func openKopia(ctx context.Context, store *storage.Storage, dir, password string, opts Options, how access) (repo.DirectRepository, error) {
+func openKopia(ctx context.Context, store blob.Storage, dir, password string, opts Options, how access) (repo.DirectRepository, error) {
 	id := uuid.NewString()
 	handles.Store(id, store)
 	defer handles.Delete(id)
@@ -118,6 +118,8 @@ func openKopia(ctx context.Context, store *storage.Storage, dir, password string
 
 func openError(err error) error {
 	switch {
+	case errors.Is(err, ErrChanging):
+		return fmt.Errorf("open repository: %w", err)
 	case errors.Is(err, format.ErrInvalidPassword):
 		return fmt.Errorf("open repository: %w", ErrWrongPassword)
 	case errors.Is(err, blob.ErrBlobNotFound), errors.Is(err, repo.ErrRepositoryNotInitialized):

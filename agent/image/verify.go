@@ -16,7 +16,7 @@ import (
 type Verification struct {
 	ImageID, VMID string
 	Digest        string
-	Disks   []DiskVerification
+	Disks         []DiskVerification
 	// DamagedFiles are the configuration files that cannot be read.
 	DamagedFiles []string
 }

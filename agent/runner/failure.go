@@ -71,6 +71,7 @@ var known = []struct {
 	{hostfs.ErrPath, "UnusablePath", v1alpha1.FailureStall, "name a folder on one of the host's own volumes"},
 	{wmi.ErrDisconnected, "HyperVUnreachable", v1alpha1.FailureRetry, "check that the Hyper-V services of the host run"},
 	{virtdisk.ErrDisconnected, "HyperVUnreachable", v1alpha1.FailureRetry, "check that the Hyper-V services of the host run"},
+	{image.ErrChanging, v1alpha1.ReasonChangingPassword, v1alpha1.FailureRetry, ""},
 	{image.ErrWrongPassword, v1alpha1.ReasonWrongPassword, v1alpha1.FailureStall, "put the repository's own password into its Secret"},
 	{image.ErrAccessDenied, v1alpha1.ReasonAccessDenied, v1alpha1.FailureStall, "check the credential in the repository's Secret and the rights on its location"},
 	{image.ErrNoLock, v1alpha1.ReasonObjectLockMissing, v1alpha1.FailureStall, ""},

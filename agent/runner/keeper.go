@@ -29,6 +29,8 @@ func RunKeeper(ctx context.Context, opts Options) error {
 		v1alpha1.TaskDeleteImage: &deleteImage{repositories: repositories, exclusive: exclusive},
 		v1alpha1.TaskMaintain:    &maintain{repositories: repositories, exclusive: exclusive},
 		v1alpha1.TaskSyncCatalog: &syncCatalog{repositories},
+
+		v1alpha1.TaskChangePassword: &changePassword{repositories: repositories, exclusive: exclusive},
 	}, func(*Tasks) []manager.Runnable { return nil })
 }
 
@@ -90,6 +92,24 @@ func immutabilityOf(wanted *v1alpha1.Immutability) image.Immutability {
 		return image.Immutability{}
 	}
 	return image.Immutability{Mode: image.LockMode(wanted.Mode), Period: time.Duration(wanted.RetentionDays) * 24 * time.Hour}
+}
+
+// changePassword makes a repository open with the new password. A task that is repeated ends what was begun.
+type changePassword struct {
+	repositories *Repositories
+	exclusive    *Exclusive
+}
+
+func (c *changePassword) Run(ctx context.Context, task *v1alpha1.AgentTask, report *Report) error {
+	if err := report.Step(ctx, "Wait"); err != nil {
+		return err
+	}
+	return c.exclusive.Run(ctx, task.Spec.Repository.Name, func(ctx context.Context) error {
+		if err := report.Step(ctx, "Change"); err != nil {
+			return err
+		}
+		return c.repositories.changePassword(ctx, task.Spec.Repository)
+	})
 }
 
 // deleteImage deletes one image. An image that is not there is deleted already. The space that it took is freed by maintenance.

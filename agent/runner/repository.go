@@ -90,11 +90,37 @@ func (r *Repositories) open(ctx context.Context, ref *v1alpha1.TaskRepository, s
 	}
 	options := r.Options
 	options.AppendOnly = !r.Keeper
+	options.Passwords = func(ctx context.Context) ([]string, error) {
+		now, err := r.credential(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		return []string{string(now.Data[v1alpha1.SecretKeyPassword]), string(now.Data[v1alpha1.SecretKeyPreviousPassword])}, nil
+	}
 	repository, err := open(ctx, r.location(ref.Location, secret), password, options)
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", ref.Name, err)
 	}
 	return repository, nil
+}
+
+// changePassword makes a repository open with the password of its credential alone.
+func (r *Repositories) changePassword(ctx context.Context, ref *v1alpha1.TaskRepository) error {
+	secret, err := r.credential(ctx, ref)
+	if err != nil {
+		return err
+	}
+	value := func(key string) string { return string(secret.Data[key]) }
+	for _, key := range []string{v1alpha1.SecretKeyPassword, v1alpha1.SecretKeyPreviousPassword} {
+		if value(key) == "" {
+			return stall(v1alpha1.ReasonSecretIncomplete, fmt.Errorf("the Secret of repository %s has no key %q", ref.Name, key))
+		}
+	}
+	known := func(*image.Repository) error { return nil }
+	if err := r.with(ctx, ref, known); err != nil && !errors.Is(err, image.ErrChanging) {
+		return err
+	}
+	return image.ChangePassword(ctx, r.location(ref.Location, secret), value(v1alpha1.SecretKeyPreviousPassword), value(v1alpha1.SecretKeyPassword), r.Options)
 }
 
 func (r *Repositories) location(at v1alpha1.RepositoryLocation, secret *corev1.Secret) image.Location {

@@ -26,36 +26,40 @@ func (r *Reconciler) act(ctx context.Context, repository *v1alpha1.BackupReposit
 			errs = append(errs, fmt.Errorf("remove task %s: %w", task.Name, err))
 		}
 	}
-	if next.probe != "" {
-		if err := r.Create(ctx, r.newProbe(repository, next.probe)); err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, fmt.Errorf("create probe %s: %w", next.probe, err))
-		}
-	}
-	if due := next.upkeep; due.name != "" {
-		if err := r.Create(ctx, r.newMaintenance(repository, due)); err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, fmt.Errorf("create maintenance %s: %w", due.name, err))
-		}
-	}
-	if due := next.share; due.name != "" {
-		task := r.newTask(repository, due.name, v1alpha1.TaskScrub, r.Clock.Now().Add(shareDeadline))
-		task.Spec.Scrub = &due.task
+	for _, task := range r.dueTasks(repository, next) {
 		if err := r.Create(ctx, task); err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, fmt.Errorf("create scrub %s: %w", due.name, err))
+			errs = append(errs, fmt.Errorf("create task %s: %w", task.Name, err))
 		}
 	}
 	return errors.Join(append(errs, r.importPage(ctx, repository, next))...)
+}
+
+// dueTasks are what the keeper is asked to do now.
+func (r *Reconciler) dueTasks(repository *v1alpha1.BackupRepository, next *decision) (tasks []*v1alpha1.AgentTask) {
+	now := r.Clock.Now()
+	if next.probe != "" {
+		tasks = append(tasks, r.newProbe(repository, next.probe))
+	}
+	if next.change != "" {
+		tasks = append(tasks, r.newTask(repository, next.change, v1alpha1.TaskChangePassword, now.Add(changeDeadline)))
+	}
+	if due := next.upkeep; due.name != "" {
+		task := r.newTask(repository, due.name, v1alpha1.TaskMaintain, due.deadline)
+		task.Spec.Maintain = &v1alpha1.MaintainTask{Mode: due.mode}
+		tasks = append(tasks, task)
+	}
+	if due := next.share; due.name != "" {
+		task := r.newTask(repository, due.name, v1alpha1.TaskScrub, now.Add(shareDeadline))
+		task.Spec.Scrub = &due.task
+		tasks = append(tasks, task)
+	}
+	return tasks
 }
 
 func (r *Reconciler) newProbe(repository *v1alpha1.BackupRepository, name string) *v1alpha1.AgentTask {
 	now := r.Clock.Now()
 	task := r.newTask(repository, name, v1alpha1.TaskProbe, now.Add(probeDeadline))
 	task.Spec.Probe = &v1alpha1.ProbeTask{TestStorage: testDue(repository, now), Immutability: repository.Spec.Immutability}
-	return task
-}
-
-func (r *Reconciler) newMaintenance(repository *v1alpha1.BackupRepository, due upkeep) *v1alpha1.AgentTask {
-	task := r.newTask(repository, due.name, v1alpha1.TaskMaintain, due.deadline)
-	task.Spec.Maintain = &v1alpha1.MaintainTask{Mode: due.mode}
 	return task
 }
 

@@ -54,6 +54,9 @@ func credentialFrom(secret *corev1.Secret, location v1alpha1.RepositoryLocation)
 		version: string(secret.UID) + "/" + secret.ResourceVersion,
 		agents:  map[string][]byte{v1alpha1.SecretKeyPassword: password}, keeper: map[string][]byte{v1alpha1.SecretKeyPassword: password},
 	}
+	if previous := secret.Data[v1alpha1.SecretKeyPreviousPassword]; len(previous) > 0 {
+		c.agents[v1alpha1.SecretKeyPreviousPassword], c.keeper[v1alpha1.SecretKeyPreviousPassword] = previous, previous
+	}
 	keys := keysOf(location)
 	c.separate = len(keys) == 0 || slices.ContainsFunc(keys, func(key string) bool { return len(secret.Data[v1alpha1.SecretKeyKeeperPrefix+key]) > 0 })
 	wanted := append([]string{v1alpha1.SecretKeyPassword}, keys...)
@@ -87,6 +90,9 @@ func keysOf(location v1alpha1.RepositoryLocation) []string {
 }
 
 func (c credential) usable() bool { return c.version != "" && len(c.missing) == 0 }
+
+// changing says that the password is to be changed. Agents get both passwords: they open the repository before and after.
+func (c credential) changing() bool { return len(c.keeper[v1alpha1.SecretKeyPreviousPassword]) > 0 }
 
 // mark identifies a distribution: of this credential, to these namespaces, about now.
 func mark(repository *v1alpha1.BackupRepository, seen observed, now time.Time) string {

@@ -37,6 +37,8 @@ type decision struct {
 	upkeep upkeep
 	// share is what is due to be verified.
 	share share
+	// change is the name of the task that changes the password; empty when none is due.
+	change string
 	// remove are tasks that say nothing any more.
 	remove []*v1alpha1.AgentTask
 	importing
@@ -62,6 +64,7 @@ func decide(repository *v1alpha1.BackupRepository, seen observed, now time.Time)
 	depend(conditions, repository, next.status.Storage)
 	next.maintain(repository, seen, now)
 	next.verify(repository, seen, now)
+	next.password(repository, seen, now)
 	next.imports(repository, seen, now)
 	return next
 }

@@ -27,8 +27,8 @@ type observed struct {
 	distributed string
 	// allowed and refused are the namespaces of hosts' agents that may and may not have the credential, sorted.
 	allowed, refused []string
-	// probes, maintenance, shares that are verified and pages, of its catalog, are the tasks for this repository.
-	probes, maintenance, shares, pages []v1alpha1.AgentTask
+	// probes, maintenance, shares that are verified, changes of the password and pages, of its catalog, are the tasks for this repository.
+	probes, maintenance, shares, changes, pages []v1alpha1.AgentTask
 	// deleting is set while the keeper may delete images from it. It is looked at only for an import.
 	deleting bool
 	// keeper says whether the keeper lives.
@@ -64,6 +64,8 @@ func (r *Reconciler) observe(ctx context.Context, repository *v1alpha1.BackupRep
 			seen.maintenance = append(seen.maintenance, task)
 		case v1alpha1.TaskScrub:
 			seen.shares = append(seen.shares, task)
+		case v1alpha1.TaskChangePassword:
+			seen.changes = append(seen.changes, task)
 		case v1alpha1.TaskSyncCatalog:
 			seen.pages = append(seen.pages, task)
 		}

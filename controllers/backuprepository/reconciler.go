@@ -106,7 +106,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, repository *v1alpha1.BackupR
 	before := repository.DeepCopy()
 	repository.Status = next.status
 	events := transition.Events(before.Status.Conditions, repository.Status.Conditions, v1alpha1.ConditionReady, v1alpha1.ConditionStalled,
-		v1alpha1.ConditionMaintained, v1alpha1.ConditionVerified, v1alpha1.ConditionImported)
+		v1alpha1.ConditionMaintained, v1alpha1.ConditionVerified, v1alpha1.ConditionPasswordChanged, v1alpha1.ConditionImported)
 	// An agent that cannot be given its credential is no reason to be silent about the repository.
 	result, err := r.Finish(ctx, before, repository, next.wait, events...)
 	return result, errors.Join(actErr, err)
@@ -121,7 +121,7 @@ func (r *Reconciler) end(ctx context.Context, repository *v1alpha1.BackupReposit
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
 	}
-	for _, task := range slices.Concat(seen.probes, seen.maintenance, seen.shares, seen.pages) {
+	for _, task := range slices.Concat(seen.probes, seen.maintenance, seen.shares, seen.changes, seen.pages) {
 		if err := r.Delete(ctx, &task); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("remove task %s: %w", task.Name, err)
 		}
