@@ -27,6 +27,9 @@ type RestoreTarget struct {
 	KeepNetworks bool
 	// Switches names, for a switch that adapters were connected to, the one of this host that they get. "" is none.
 	Switches map[string]string
+	// Warned, if set, is told what an import takes from the VM, each time before it does: a later call does not find any more what the VM had. An error of it
+	// ends the import.
+	Warned func(warning string) error
 }
 
 // TargetDisk is a restored file and its place.

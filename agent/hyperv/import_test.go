@@ -3,6 +3,7 @@ package hyperv_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -260,13 +261,43 @@ func TestTryImportSurvivesEveryCrash(t *testing.T) {
 	}.run(t)
 }
 
+// withDisk is a VM that an import takes some things from.
+func withDisk() machines {
+	files := oneVM().with("- path: data.vhdx", "- path: data.vhdx\n- passThrough: 1\n  sizeBytes: 1048576").
+		with("  mac: 00155D010203", "  mac: 00155D010203\n- name: Backup\n  switch: SAN").with("name: crm", "name: crm\nprocessors: 4")
+	files["host.yaml"] = "jobMillis: 1\nprocessors: 2\nswitches: [LAN, DMZ, SAN]\n"
+	return files
+}
+
+// I9: wherever the agent dies, it has been told all that the VM lost.
+func TestWarningsOfAnImportSurviveEveryCrash(t *testing.T) {
+	var im hyperv.Import
+	var target hyperv.RestoreTarget
+	var told []string
+	crashTest{
+		files: withDisk, effects: true,
+		prepare: func(l *lab) {
+			im, target, told = l.prepareImport(l.staged(), ""), l.target("SCSI-0-0"), nil
+			target.Switches = map[string]string{"LAN": "DMZ", "SAN": "gone"}
+			target.Warned = func(warning string) error {
+				if !slices.Contains(told, warning) {
+					told = append(told, warning)
+				}
+				return nil
+			}
+		},
+		operation: func(l *lab) error {
+			_, err := l.ImportVM(t.Context(), im, target)
+			return err
+		},
+		check: func(l *lab) {
+			l.Expect(told).To(ConsistOf(ContainSubstring("SCSI-0-1"), ContainSubstring("SCSI-0-2"),
+				ContainSubstring(`no virtual switch "gone"`), ContainSubstring("4 processors, more than the host's 2")))
+		},
+	}.run(t)
+}
+
 func TestImportedVMIsFitted(t *testing.T) {
-	withDisk := func() machines {
-		files := oneVM().with("- path: data.vhdx", "- path: data.vhdx\n- passThrough: 1\n  sizeBytes: 1048576").
-			with("  mac: 00155D010203", "  mac: 00155D010203\n- name: Backup\n  switch: SAN").with("name: crm", "name: crm\nprocessors: 4")
-		files["host.yaml"] = "jobMillis: 1\nprocessors: 2\nswitches: [LAN, DMZ, SAN]\n"
-		return files
-	}
 	t.Run("to switches by the mapping, with warnings of all that it lacks", func(t *testing.T) {
 		l := newLab(t, withDisk())
 		file := l.staged()

@@ -80,14 +80,14 @@ func (p *networkPlan) wanted(adapter string, before virtualSwitch) string {
 
 // placeAdapters connects the adapters of a planned VM to the switches that they are meant for, and takes the addresses from those of a copy: it must not
 // meet its original with them.
-func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	plan, err := h.networkPlan(ctx, t)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ports, err := h.components(ctx, planned.settings.Path, classNetworkPort)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", classNetworkPort, err)
+		return fmt.Errorf("read %s: %w", classNetworkPort, err)
 	}
 	names := map[string]string{} // of the ports, by their ids
 	for _, instance := range ports {
@@ -95,25 +95,25 @@ func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTa
 		names[referenced(r.Path, "InstanceID")] = r.text("ElementName")
 		static := r.flag("StaticMacAddress")
 		if r.err != nil {
-			return nil, r.err
+			return r.err
 		}
 		if static && !t.KeepNetworks {
 			err := h.modifyDevices(ctx, wmi.Object{Class: classNetworkPort, Path: r.Path, Properties: map[string]any{"StaticMacAddress": false}})
 			if err != nil {
-				return nil, refusal(fmt.Errorf("give network adapter %q an address: %w", r.text("ElementName"), err))
+				return refusal(fmt.Errorf("give network adapter %q an address: %w", r.text("ElementName"), err))
 			}
 		}
 	}
 	bindings, err := h.components(ctx, planned.settings.Path, classNetworkBinding)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", classNetworkBinding, err)
+		return fmt.Errorf("read %s: %w", classNetworkBinding, err)
 	}
 	for _, instance := range bindings {
 		if err := h.reconnect(ctx, plan, &reader{Instance: instance}, names); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return plan.warnings, nil
+	return nil
 }
 
 // reconnect points the connection of an adapter to another switch, or cuts it.
@@ -130,6 +130,9 @@ func (h *Host) reconnect(ctx context.Context, plan *networkPlan, r *reader, name
 	properties := map[string]any{"EnabledState": int64(connectionDisabled)}
 	if path := plan.wanted(adapter, before); path != "" {
 		properties = map[string]any{"EnabledState": int64(connectionEnabled), "HostResource": []string{path}}
+	}
+	if err := warnAll(plan.target, plan.warnings); err != nil {
+		return err
 	}
 	if err := h.modifyDevices(ctx, wmi.Object{Class: classNetworkBinding, Path: r.Path, Properties: properties}); err != nil {
 		return refusal(fmt.Errorf("connect network adapter %q: %w", adapter, err))

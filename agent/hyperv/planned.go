@@ -181,53 +181,58 @@ func (h *Host) importDefinition(ctx context.Context, im Import, tag string) (pla
 // what the VM does not have of the original.
 func (h *Host) fit(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
 	var warnings []string
-	for _, step := range []func(context.Context, plannedVM, RestoreTarget) ([]string, error){
+	tell := t.Warned
+	t.Warned = func(warning string) error {
+		if slices.Contains(warnings, warning) { // a checkpoint may lack what the VM lacks
+			return nil
+		}
+		warnings = append(warnings, warning)
+		if tell == nil {
+			return nil
+		}
+		return tell(warning)
+	}
+	for _, step := range []func(context.Context, plannedVM, RestoreTarget) error{
 		h.importCheckpoints, h.dropCheckpoints, h.placeDisks, h.ejectMissing, h.placeAdapters, h.validate,
 	} {
-		more, err := step(ctx, planned, t)
-		if err != nil {
+		if err := step(ctx, planned, t); err != nil {
 			return nil, err
-		}
-		for _, warning := range more {
-			if !slices.Contains(warnings, warning) { // a checkpoint may lack what the VM lacks
-				warnings = append(warnings, warning)
-			}
 		}
 	}
 	return warnings, nil
 }
 
 // dropCheckpoints removes the checkpoints that the definition names and whose files are not there.
-func (h *Host) dropCheckpoints(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+func (h *Host) dropCheckpoints(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	checkpoints, err := h.plannedCheckpoints(ctx, planned)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var warnings []string
 	for _, c := range checkpoints {
 		if !c.isMissing() {
 			continue
 		}
+		if err := t.Warned(fmt.Sprintf("Checkpoint %q of the original is not restored: its disks are as they were when the image was taken.", c.name)); err != nil {
+			return err
+		}
 		_, err := h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": c.settings.Path})
 		if err != nil && !errors.Is(err, wmi.ErrNotFound) {
-			return nil, refusal(fmt.Errorf("drop the missing checkpoint %q: %w", c.name, err))
+			return refusal(fmt.Errorf("drop the missing checkpoint %q: %w", c.name, err))
 		}
-		warnings = append(warnings, fmt.Sprintf("Checkpoint %q of the original is not restored: its disks are as they were when the image was taken.", c.name))
 	}
-	return warnings, nil
+	return nil
 }
 
 // placeDisks points each disk to its restored file, and takes out those that have none (EZ-25).
-func (h *Host) placeDisks(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+func (h *Host) placeDisks(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	have, err := h.storageOf(ctx, planned.settings.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	wanted := map[string]string{}
 	for _, d := range t.Disks {
 		wanted[d.Key] = d.Path
 	}
-	var warnings []string
 	for _, d := range have.disks {
 		path, restored := wanted[d.Key]
 		switch {
@@ -235,35 +240,52 @@ func (h *Host) placeDisks(ctx context.Context, planned plannedVM, t RestoreTarge
 		case restored && d.Kind != DiskPassThrough:
 			err = h.modifyDevices(ctx, wmi.Object{Class: classAllocation, Path: d.path, Properties: map[string]any{"HostResource": []string{path}}})
 		default:
-			_, err = h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{d.path}})
-			warnings = append(warnings, fmt.Sprintf("Nothing is attached at %s in place of %s, which the image does not have.", d.Key, d.Path))
+			err = h.takeOut(ctx, d, t, fmt.Sprintf("Nothing is attached at %s in place of %s, which the image does not have.", d.Key, d.Path))
 		}
 		if err != nil {
-			return nil, refusal(fmt.Errorf("place the disk at %s: %w", d.Key, err))
+			return refusal(fmt.Errorf("place the disk at %s: %w", d.Key, err))
 		}
 	}
 	for _, d := range t.Disks {
 		if _, found := have.disk(d.Key); !found {
 			if err := h.attach(ctx, planned.settings.Path, d.Key, d.Path); err != nil {
-				return nil, refusal(err)
+				return refusal(err)
 			}
 		}
 	}
-	return warnings, nil
+	return nil
+}
+
+// takeOut takes a disk out of a planned VM, which has a warning instead.
+func (h *Host) takeOut(ctx context.Context, d Disk, t RestoreTarget, warning string) error {
+	if err := t.Warned(warning); err != nil {
+		return err
+	}
+	_, err := h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{d.path}})
+	return err
+}
+
+// warnAll tells warnings, of which some may have been told before.
+func warnAll(t RestoreTarget, warnings []string) error {
+	for _, warning := range warnings {
+		if err := t.Warned(warning); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ejectMissing takes the images out of DVD drives that the host does not have: no image of a VM has them, and Hyper-V realizes no VM that lacks a file.
-func (h *Host) ejectMissing(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+func (h *Host) ejectMissing(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	devices, err := h.components(ctx, planned.settings.Path, classAllocation)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", classAllocation, err)
+		return fmt.Errorf("read %s: %w", classAllocation, err)
 	}
-	var warnings []string
 	for _, instance := range devices {
 		r := &reader{Instance: instance}
 		subType, image := r.text("ResourceSubType"), r.hostResource()
 		if r.err != nil {
-			return nil, r.err
+			return r.err
 		}
 		if subType != subTypeImage || image == "" {
 			continue
@@ -273,21 +295,23 @@ func (h *Host) ejectMissing(ctx context.Context, planned plannedVM, _ RestoreTar
 		case err == nil:
 			continue
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, hostfs.ErrPath):
-			return nil, fmt.Errorf("look at %s: %w", image, err)
+			return fmt.Errorf("look at %s: %w", image, err)
+		}
+		if err := t.Warned(fmt.Sprintf("The DVD drive is empty: %s was in it, which is not on a volume of this host.", image)); err != nil {
+			return err
 		}
 		if _, err := h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{instance.Path}}); err != nil {
-			return nil, refusal(fmt.Errorf("eject %s: %w", image, err))
+			return refusal(fmt.Errorf("eject %s: %w", image, err))
 		}
-		warnings = append(warnings, fmt.Sprintf("The DVD drive is empty: %s was in it, which is not on a volume of this host.", image))
 	}
-	return warnings, nil
+	return nil
 }
 
 // validate asks Hyper-V whether the planned VM works here. What it warns of may still be realized.
-func (h *Host) validate(ctx context.Context, planned plannedVM, _ RestoreTarget) ([]string, error) {
+func (h *Host) validate(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	done, err := h.callService(ctx, managementService, "ValidatePlannedSystem", wmi.Params{"PlannedSystem": planned.system})
 	if errors.Is(err, wmi.ErrJobGone) {
-		return nil, nil
+		return nil
 	}
-	return done.Warnings, refusal(err)
+	return cmp.Or(refusal(err), warnAll(t, done.Warnings))
 }

@@ -41,25 +41,26 @@ func (t *TargetTree) at(path string) (string, bool) {
 
 // importCheckpoints lets Hyper-V find the checkpoints that a planned VM's definition names, and makes each fit as the VM itself: whoever goes back to one gets
 // restored disks, and no address or switch that a copy must not have.
-func (h *Host) importCheckpoints(ctx context.Context, planned plannedVM, t RestoreTarget) ([]string, error) {
+func (h *Host) importCheckpoints(ctx context.Context, planned plannedVM, t RestoreTarget) error {
 	if t.Tree == nil {
-		return nil, nil
+		return nil
 	}
 	checkpoints, err := h.plannedCheckpoints(ctx, planned)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var warnings []string
 	if slices.ContainsFunc(checkpoints, plannedCheckpoint.isMissing) || len(checkpoints) == 0 {
 		done, err := h.callService(ctx, managementService, "ImportSnapshotDefinitions", wmi.Params{
 			"PlannedSystem": planned.system, "SnapshotFolder": t.Tree.Folder,
 		})
 		if err != nil && !errors.Is(err, wmi.ErrJobGone) { // what came of a job that is gone is looked at next
-			return nil, refusal(fmt.Errorf("import the checkpoints: %w", err))
+			return refusal(fmt.Errorf("import the checkpoints: %w", err))
 		}
-		warnings = done.Warnings
+		if err := warnAll(t, done.Warnings); err != nil {
+			return err
+		}
 		if checkpoints, err = h.plannedCheckpoints(ctx, planned); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, c := range checkpoints {
@@ -67,15 +68,13 @@ func (h *Host) importCheckpoints(ctx context.Context, planned plannedVM, t Resto
 			continue
 		}
 		of := plannedVM{id: planned.id, system: planned.system, settings: c.settings}
-		for _, step := range []func(context.Context, plannedVM, RestoreTarget) ([]string, error){h.placeTree, h.ejectMissing, h.placeAdapters} {
-			more, err := step(ctx, of, t)
-			if err != nil {
-				return nil, fmt.Errorf("checkpoint %q: %w", c.name, err)
+		for _, step := range []func(context.Context, plannedVM, RestoreTarget) error{h.placeTree, h.ejectMissing, h.placeAdapters} {
+			if err := step(ctx, of, t); err != nil {
+				return fmt.Errorf("checkpoint %q: %w", c.name, err)
 			}
-			warnings = append(warnings, more...)
 		}
 	}
-	return warnings, nil
+	return nil
 }
 
 // plannedCheckpoint is a checkpoint of a planned VM.
@@ -104,12 +103,11 @@ func (h *Host) plannedCheckpoints(ctx context.Context, planned plannedVM) ([]pla
 }
 
 // placeTree points the disks of a checkpoint to the restored files, and takes out those that the image does not have.
-func (h *Host) placeTree(ctx context.Context, checkpoint plannedVM, t RestoreTarget) ([]string, error) {
+func (h *Host) placeTree(ctx context.Context, checkpoint plannedVM, t RestoreTarget) error {
 	have, err := h.storageOf(ctx, checkpoint.settings.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var warnings []string
 	for _, d := range have.disks {
 		path, restored := t.Tree.at(d.Path)
 		switch {
@@ -117,12 +115,11 @@ func (h *Host) placeTree(ctx context.Context, checkpoint plannedVM, t RestoreTar
 		case restored:
 			err = h.modifyDevices(ctx, wmi.Object{Class: classAllocation, Path: d.path, Properties: map[string]any{"HostResource": []string{path}}})
 		default:
-			_, err = h.callService(ctx, managementService, "RemoveResourceSettings", wmi.Params{"ResourceSettings": []string{d.path}})
-			warnings = append(warnings, fmt.Sprintf("A checkpoint has nothing at %s in place of %s, which the image does not have.", d.Key, d.Path))
+			err = h.takeOut(ctx, d, t, fmt.Sprintf("A checkpoint has nothing at %s in place of %s, which the image does not have.", d.Key, d.Path))
 		}
 		if err != nil {
-			return nil, refusal(fmt.Errorf("place the disk at %s: %w", d.Key, err))
+			return refusal(fmt.Errorf("place the disk at %s: %w", d.Key, err))
 		}
 	}
-	return warnings, nil
+	return nil
 }

@@ -64,7 +64,7 @@ type RestoreEntry struct {
 	Import      *hyperv.Import `json:"import,omitempty"`
 	// Tree is what becomes of the image's tree of checkpoints, nil where the image has none.
 	Tree *TreeEntry `json:"tree,omitempty"`
-	// Warnings are those of the trial of an import.
+	// Warnings say what an import takes from the virtual machine.
 	Warnings []string `json:"warnings,omitempty"`
 	// State is the one that the virtual machine is brought to in the end, "" for the one that it comes in.
 	State hyperv.State `json:"state,omitempty"`

@@ -142,9 +142,19 @@ func (r *restoreRun) importNew(ctx context.Context) (*hyperv.Restored, error) {
 	return &out, nil
 }
 
+// warned journals what an import takes from the virtual machine: after a crash nobody can tell any more.
+func (r *restoreRun) warned(warning string) error {
+	made := r.entry.Restore
+	if slices.Contains(made.Warnings, warning) {
+		return nil
+	}
+	made.Warnings = append(made.Warnings, warning)
+	return r.journal.Put(r.entry)
+}
+
 // notImported gives importing up.
 func (r *restoreRun) notImported(reason error) error {
-	r.entry.Restore.NotImported = reason.Error()
+	r.entry.Restore.NotImported, r.entry.Restore.Warnings = reason.Error(), nil
 	r.report.Warn("NotImported", "The virtual machine is not imported from the image's configuration files: %v.", reason)
 	return r.journal.Put(r.entry)
 }

@@ -39,6 +39,7 @@ func (r *restoreRun) register(ctx context.Context) error {
 func (r *restoreRun) newTarget() hyperv.RestoreTarget {
 	return hyperv.RestoreTarget{
 		Name: r.name, Folder: r.entry.Restore.Folder, Disks: r.targetDisks(), Tree: r.targetTree(), Tag: r.entry.Restore.ID, Switches: r.switches(),
+		Warned: r.warned,
 	}
 }
 
@@ -50,7 +51,7 @@ const (
 
 // succeeded journals the result: from now on nothing is taken back, and nothing is done again.
 func (r *restoreRun) succeeded(made *hyperv.Restored, method v1alpha1.RestoreMethod) error {
-	r.report.WarnAll(reasonDifferent, r.entry.Restore.Warnings) // those of the trial: of an import that a killed agent made no others are left
+	r.report.WarnAll(reasonDifferent, r.entry.Restore.Warnings) // those of an import, whoever made it, or only tried it
 	r.report.WarnAll(reasonDifferent, made.Warnings)
 	r.entry.Restore.Result = &v1alpha1.RestoredVirtualMachine{
 		ID: strings.ToLower(made.VM.ID), Name: made.VM.Name, Paths: r.entry.Restore.paths(), WrittenBytes: r.written.Load(), ComparedBytes: r.compared.Load(),

@@ -80,6 +80,7 @@ func (r *restoreRun) exchange(ctx context.Context) (*hyperv.Restored, error) {
 func (r *restoreRun) replacingTarget() hyperv.RestoreTarget {
 	return hyperv.RestoreTarget{
 		Name: r.name, Disks: r.targetDisks(), Tree: r.targetTree(), Tag: r.entry.Restore.ID, KeepNetworks: true, Switches: r.switches(),
+		Warned: r.warned,
 	}
 }
 
@@ -102,8 +103,7 @@ func (r *restoreRun) planExchange(ctx context.Context) error {
 	if err == nil {
 		target.Roots = plan.Aside.Roots
 		err = patiently(ctx, func() error {
-			warnings, err := r.host.TryImport(ctx, *made.Import, target)
-			made.Warnings = warnings
+			_, err := r.host.TryImport(ctx, *made.Import, target)
 			return err
 		})
 	}

@@ -197,7 +197,7 @@ func (r *restoreRun) giveTreeUp(ctx context.Context, reason error) error {
 	for i := range r.disks {
 		r.disks[i].path = made.Files[i]
 	}
-	made.Written, made.Finished = false, nil
+	made.Written, made.Finished, made.Warnings = false, nil, nil
 	if err := r.journal.Put(r.entry); err != nil {
 		return err
 	}
