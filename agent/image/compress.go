@@ -3,6 +3,7 @@ package image
 import (
 	"github.com/klauspost/compress/s2"
 	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/content"
 )
 
 const (
@@ -13,22 +14,16 @@ const (
 	incompressible = 0.95
 )
 
-// compressor chooses how a leaf is compressed. Three samples through s2 cost 2 % of a backup and save the whole of zstd's time on media,
-// archives and encrypted volumes.
-func (c Compression) compressor(leaf []byte) compression.Name {
-	switch c {
-	case CompressionNone:
-		return ""
-	case CompressionFast:
-		if !compressible(leaf) {
-			return ""
-		}
-		return "s2-default"
+// compressor chooses how a leaf is compressed, by kopia's number for it. Three samples through s2 cost 2 % of a backup and save the whole of
+// zstd's time on media, archives and encrypted volumes.
+func (c Compression) compressor(leaf []byte) compression.HeaderID {
+	switch {
+	case c == CompressionNone, !compressible(leaf):
+		return content.NoCompression
+	case c == CompressionFast:
+		return compression.ByName["s2-default"].HeaderID()
 	}
-	if !compressible(leaf) {
-		return ""
-	}
-	return "zstd-fastest"
+	return compression.HeaderZstdFastest
 }
 
 func compressible(leaf []byte) bool {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 
 	"github.com/hyperkeep/hyperkeep/agent/extent"
@@ -63,13 +65,18 @@ func (d *diskWriter) readFrom(window extent.Extent, leaf []byte) (int64, error) 
 	return read, nil
 }
 
+// writeLeafObject stores a leaf as one content. It is what kopia's object writer does with so few bytes, less a copy of them.
 func (w *Writer) writeLeafObject(ctx context.Context, leaf []byte, how Compression) (object.ID, error) {
-	out := w.kopia.NewObjectWriter(ctx, object.WriterOptions{Splitter: leafSplitter, Compressor: how.compressor(leaf)})
-	defer out.Close() //nolint:errcheck // it only gives buffers back
-	if _, err := out.Write(leaf); err != nil {
-		return object.EmptyID, err
-	}
-	return out.Result()
+	contents := w.kopia.ContentManager()
+	data := argument(contents.WriteContent)
+	data.Slices = [][]byte{leaf}
+	id, err := contents.WriteContent(ctx, data, "", how.compressor(leaf))
+	return object.DirectObjectID(id), err
+}
+
+// argument makes what kopia takes the bytes of a content as: a type that callers can fill but not name.
+func argument[B any](func(context.Context, B, content.IDPrefix, compression.HeaderID) (content.ID, error)) (empty B) {
+	return empty
 }
 
 // zeroObject stores an object of zeros, at most a leaf long.
