@@ -264,3 +264,36 @@ func TestTreeOfCheckpointsIsRestored(t *testing.T) {
 		r.expectForest(t, "crm", want)
 	})
 }
+
+// TestTreeOfADeadRestoreIsSwept has an agent that was killed while it wrote the files of a tree, and whose task is gone (I4).
+func TestTreeOfADeadRestoreIsSwept(t *testing.T) {
+	const tag = "aaaaaaaa-0000-4000-8000-000000000002"
+	file := func(name, to string) TreeFile {
+		return TreeFile{Name: name, MovedFile: hyperv.MovedFile{From: `D:\VMs\crm\` + name, To: `D:\VMs\dead\` + to}}
+	}
+	dead := RestoreEntry{
+		ID: tag, Folder: `D:\VMs\dead`, Staging: `D:\VMs\dead\hyperkeep`, Config: []string{`D:\VMs\dead\hyperkeep\crm.vmcx`},
+		Files: []string{`D:\VMs\dead\system_1.avhdx`},
+		Tree: &TreeEntry{
+			Folder: `D:\VMs\dead\hyperkeep\checkpoints`, Config: []TreeFile{file("a.vmcx", `hyperkeep\checkpoints\a.vmcx`)}, Done: 1,
+			Disks: []TreeFile{file("system.vhdx", "system.vhdx"), file("system_1.avhdx", "system_1.avhdx"), file("system_2.avhdx", "system_2.avhdx")},
+		},
+	}
+	r := newRigOn(t, "", func(r *rig, journal *Journal) {
+		for _, name := range []string{"system.vhdx", "system_1.avhdx", "hyperkeep/checkpoints/a.vmcx", "hyperkeep/crm.vmcx"} {
+			path := filepath.Join(r.dir, "dead", name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("half"), 0o600)); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		if err := journal.Put(Entry{Tag: tag, Restore: &dead}); err != nil {
+			r.t.Fatal(err)
+		}
+	})
+	gone := func() bool { _, err := os.Stat(filepath.Join(r.dir, "dead")); return os.IsNotExist(err) }
+	for limit := time.Now().Add(time.Minute); !gone(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("what it wrote remains")
+		}
+	}
+}

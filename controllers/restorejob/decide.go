@@ -94,6 +94,9 @@ func success(task *v1alpha1.AgentTask) delegation.Verdict {
 		verdict.Message = fmt.Sprintf("restored %d disks to files on host %s", len(task.Status.Restored.Paths), task.Labels[v1alpha1.LabelHost])
 	default:
 		verdict.Message = fmt.Sprintf("restored as virtual machine %s on host %s", task.Status.Restored.Name, task.Labels[v1alpha1.LabelHost])
+		if c := task.Status.Restored.Checkpoints; c != nil && c.Restored < c.InImage {
+			verdict.Message += fmt.Sprintf("; checkpoints: restored %d of %d, %s", c.Restored, c.InImage, c.Reason)
+		}
 	}
 	return verdict
 }

@@ -183,3 +183,25 @@ func TestImageThatIsNamedByItsRepository(t *testing.T) {
 	task = newTask(named("i"), run, seen, delegation.Next{Attempt: 1})
 	g.Expect(task.Spec.Restore.Namespace).To(BeEmpty())
 }
+
+func TestSuccessSaysWhatIsNotRestored(t *testing.T) { // I9
+	for name, c := range map[string]struct {
+		checkpoints *v1alpha1.RestoredCheckpoints
+		want        string
+	}{
+		"an image without checkpoints": {nil, "restored as virtual machine crm on host "},
+		"all checkpoints":              {&v1alpha1.RestoredCheckpoints{Restored: 2, InImage: 2}, "restored as virtual machine crm on host "},
+		"not all of them": {
+			&v1alpha1.RestoredCheckpoints{Restored: 1, InImage: 2, Reason: "Hyper-V refuses"},
+			"restored as virtual machine crm on host ; checkpoints: restored 1 of 2, Hyper-V refuses",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := &v1alpha1.AgentTask{}
+			task.Status.Restored = &v1alpha1.RestoredVirtualMachine{Name: "crm", Checkpoints: c.checkpoints}
+			if got := success(task).Message; got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}

@@ -27,6 +27,7 @@ type machine struct {
 	*testing.T
 	*WithT
 	*hyperv.Host
+	virt    wmi.Session
 	cim     wmi.Session
 	answers *bufio.Reader
 }
@@ -48,7 +49,7 @@ func open(t *testing.T) *machine {
 			t.Error(err)
 		}
 	})
-	return &machine{T: t, WithT: NewWithT(t), Host: hyperv.New(seams), cim: seams.CIM, answers: bufio.NewReader(os.Stdin)}
+	return &machine{T: t, WithT: NewWithT(t), Host: hyperv.New(seams), virt: seams.Virtualization, cim: seams.CIM, answers: bufio.NewReader(os.Stdin)}
 }
 
 // fault is an emulator.Fault: how the next call of a method fails.
@@ -99,6 +100,7 @@ func TestEachMethodFailsAndSucceeds(t *testing.T) {
 	m.imports(definition)
 	m.defines()
 	m.switches()
+	m.importsATree()
 	m.explains()
 	m.givesUp()
 }
@@ -229,6 +231,74 @@ func (m *machine) switches() {
 	m.Expect(m.VM(m.Context(), crmID)).To(HaveField("State", hyperv.Off))
 	m.failing(func() error { return m.Start(m.Context(), crmID) }, "RequestStateChange")
 	m.Expect(m.VM(m.Context(), crmID)).To(HaveField("State", hyperv.Running))
+}
+
+// importsATree imports the virtual machine with a checkpoint of its user, as a copy of its files.
+func (m *machine) importsATree() {
+	m.Helper()
+	m.byHand("CreateSnapshot", wmi.Params{"AffectedSystem": m.path("Msvm_ComputerSystem WHERE Name='" + crmID + "'"), "SnapshotType": int64(2)})
+	m.Expect(m.TurnOff(m.Context(), crmID)).To(Succeed())
+	target := hyperv.RestoreTarget{Name: "tree", Folder: `D:\VMs\tree`, Tag: "tree", Tree: &hyperv.TargetTree{Folder: `D:\VMs\grove\Snapshots`}}
+	for from, to := range map[string]string{
+		`D:\VMs\crm\*.vhdx`: `D:\VMs\tree`, `D:\VMs\crm\*.avhdx`: `D:\VMs\tree`,
+		`D:\VMs\crm\Virtual Machines\*.*`: `D:\VMs\grove`, `D:\VMs\crm\Snapshots\*.*`: `D:\VMs\grove\Snapshots`,
+	} {
+		m.copies(from, to, target.Tree)
+	}
+	vm, err := m.VM(m.Context(), crmID)
+	m.Expect(err).NotTo(HaveOccurred())
+	for _, d := range vm.Disks {
+		target.Disks = append(target.Disks, hyperv.TargetDisk{Key: d.Key, Path: filepath.Join(target.Folder, filepath.Base(d.Path))})
+	}
+	m.Expect(m.LinkTree(m.Context(), target.Tree.Disks)).To(Succeed())
+	im, err := m.PrepareImport(m.Context(), `D:\VMs\grove\`+crmID+".vmcx", "", "crm", nil)
+	m.Expect(err).NotTo(HaveOccurred())
+	var restored hyperv.Restored
+	m.failing(func() error {
+		restored, err = m.ImportVM(m.Context(), im, target)
+		return err
+	}, "ImportSnapshotDefinitions")
+	m.Expect(restored.VM.Checkpoints).To(ConsistOf(HaveField("Kind", hyperv.CheckpointUser)))
+	m.Expect(restored.VM.Current).To(Equal(restored.VM.Checkpoints[0].ID))
+	m.Expect(m.RemoveVM(m.Context(), target.Tag)).To(Succeed())
+	m.byHand("DestroySnapshot", wmi.Params{"AffectedSnapshot": m.path("Msvm_VirtualSystemSettingData WHERE VirtualSystemType='Microsoft:Hyper-V:Snapshot:Realized'")})
+	m.Eventually(func() (hyperv.VM, error) { return m.VM(m.Context(), crmID) }, time.Minute, 10*time.Millisecond).
+		Should(HaveField("Operation", hyperv.Operation("")))
+	m.Expect(m.Start(m.Context(), crmID)).To(Succeed())
+}
+
+// byHand calls a method of the snapshot service as a person's tools do.
+func (m *machine) byHand(method string, in wmi.Params) {
+	m.Helper()
+	_, err := wmi.Call(m.Context(), m.virt, hurried{}, m.path("Msvm_VirtualSystemSnapshotService"), method, in)
+	m.Expect(err).NotTo(HaveOccurred())
+}
+
+// path is that of the one object of a query.
+func (m *machine) path(query string) string {
+	m.Helper()
+	found, err := m.virt.Query(m.Context(), "SELECT * FROM "+query)
+	m.Expect(err).NotTo(HaveOccurred())
+	m.Expect(found).To(HaveLen(1), query)
+	return found[0].Path
+}
+
+// copies copies files, and notes in a tree where disk files went.
+func (m *machine) copies(from, to string, tree *hyperv.TargetTree) {
+	m.Helper()
+	m.Expect(os.MkdirAll(to, 0o755)).To(Succeed())
+	found, err := filepath.Glob(from)
+	m.Expect(err).NotTo(HaveOccurred())
+	m.Expect(found).NotTo(BeEmpty(), from)
+	for _, path := range found {
+		content, err := os.ReadFile(path)
+		m.Expect(err).NotTo(HaveOccurred())
+		copied := filepath.Join(to, filepath.Base(path))
+		m.Expect(os.WriteFile(copied, content, 0o644)).To(Succeed())
+		if strings.HasSuffix(path, "vhdx") {
+			tree.Disks = append(tree.Disks, hyperv.MovedFile{From: path, To: copied})
+		}
+	}
 }
 
 // explains has a job fail, and then one whose errors cannot be asked for.
