@@ -74,7 +74,7 @@ type Options struct {
 
 const (
 	defaultMemoryBudget = 256 << 20
-	// leafOverhead is what one worker holds besides its leaf: the copies of kopia's object writer, compressor and cipher.
+	// leafOverhead is what one worker holds besides its leaf: the copies of kopia's compressor and cipher.
 	leafOverhead = 4 * LeafSize
 )
 

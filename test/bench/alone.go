@@ -18,33 +18,61 @@ type alone struct {
 	log    io.Writer
 }
 
-// primitives runs a full backup and the bare primitives on the same disk, in turns.
-func (a *alone) primitives(ctx context.Context, forms *layered) (backups, primitives []usage, err error) {
-	repository := a.space.place("primitives")
-	base := forms.at(0)[0]
-	backup := func() error {
-		if _, _, err := measure(ctx, nil, a.space.fast, a.tools.subject, "create", repository); err != nil {
-			return err
-		}
-		used, _, err := store(ctx, a.tools, repository, forms, 0)
-		backups = append(backups, used)
-		return errors.Join(err, a.space.clear())
-	}
-	bare := func() error {
-		used, _, err := measure(ctx, nil, a.space.fast, a.tools.subject, "primitives", base, a.space.place("primitives.out"))
-		primitives = append(primitives, used)
-		return errors.Join(err, a.space.clear())
-	}
+// floors are what Hyperkeep took, and what the bare primitives did, on the same disk in turns.
+type floors struct {
+	backups, packs    []usage
+	restores, unpacks []usage
+	opens             []usage // of a repository, and nothing more
+}
+
+func (a *alone) floors(ctx context.Context, forms *layered) (found floors, err error) {
 	for n := range a.rounds {
-		steps := []func() error{backup, bare}
+		steps := []func() error{
+			func() error { return a.whole(ctx, forms, &found) },
+			func() error { return a.bare(ctx, forms.at(0)[0], &found) },
+		}
 		for i := range steps {
-			if err := steps[(i+n)%2](); err != nil {
-				return nil, nil, err
+			if err := errors.Join(steps[(i+n)%2](), a.space.clear()); err != nil {
+				return found, err
 			}
 		}
-		fmt.Fprintf(a.log, "primitives, round %d of %d: backup %s, primitives %s\n", n+1, a.rounds, backups[n], primitives[n])
+		fmt.Fprintf(a.log, "round %d of %d: backup %s, its primitives %s, restore %s, its primitives %s, opening %s\n",
+			n+1, a.rounds, found.backups[n], found.packs[n], found.restores[n], found.unpacks[n], found.opens[n])
 	}
-	return backups, primitives, nil
+	return found, nil
+}
+
+// run measures the subject.
+func (a *alone) run(ctx context.Context, into *[]usage, args ...string) error {
+	used, _, err := measure(ctx, nil, a.space.fast, append([]string{a.tools.subject}, args...)...)
+	*into = append(*into, used)
+	return err
+}
+
+// whole backs the disk up, restores it, and opens the repository for nothing.
+func (a *alone) whole(ctx context.Context, forms *layered, found *floors) error {
+	repository := a.space.place("floors")
+	if _, _, err := measure(ctx, nil, a.space.fast, a.tools.subject, "create", repository); err != nil {
+		return err
+	}
+	used, _, err := store(ctx, a.tools, repository, forms, 0)
+	if err != nil {
+		return err
+	}
+	found.backups = append(found.backups, used)
+	if err := a.run(ctx, &found.restores, "restore", repository, image(0), a.space.place("floors.raw")); err != nil {
+		return err
+	}
+	return a.run(ctx, &found.opens, "open", repository)
+}
+
+// bare does the same with nothing but the primitives.
+func (a *alone) bare(ctx context.Context, disk string, found *floors) error {
+	packed := a.space.place("floors.pack")
+	if err := a.run(ctx, &found.packs, "primitives", disk, packed); err != nil {
+		return err
+	}
+	return a.run(ctx, &found.unpacks, "unpack", packed, a.space.place("floors.raw"))
 }
 
 // verify reads and checks a whole image, after a backup that is not measured. It returns the bytes of data in it.
@@ -147,6 +175,8 @@ func (a *alone) history(size int64) (*layered, error) {
 type amplified struct {
 	pattern disk.Pattern
 	ratios  []float64
+	written float64 // share of the disk's data that any of the increments wrote
+	grown   float64 // bytes that all of them stored, for each byte of the disk's data
 }
 
 // amplify stores increments of one pattern, one after the other, each of 1 % of the disk.
@@ -169,15 +199,24 @@ func (a *alone) amplify(ctx context.Context, size int64, increments int, pattern
 			return nil, err
 		}
 		found := amplified{pattern: pattern}
+		data, err := dataOf(history.at(0))
+		if err != nil {
+			return nil, err
+		}
+		var written extent.List
 		for generation := range increments + 1 {
 			_, stored, err := store(ctx, a.tools, repository, history, generation)
 			if err != nil {
 				return nil, err
 			}
 			if generation > 0 {
-				found.ratios = append(found.ratios, float64(stored)/float64(history.changed[generation-1].Bytes()))
+				changed := history.changed[generation-1]
+				found.ratios = append(found.ratios, float64(stored)/float64(changed.Bytes()))
+				found.grown += float64(stored) / float64(data)
+				written = append(written, changed...)
 			}
 		}
+		found.written = float64(extent.Normalize(written).Bytes()) / float64(data)
 		fmt.Fprintf(a.log, "stored for each changed byte, %s: %.2f\n", pattern, found.ratios)
 		out = append(out, found)
 		if err := a.space.clear(); err != nil {

@@ -110,10 +110,10 @@ func measureAll(ctx context.Context, o options, space *workspace, p programs) (*
 	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
-	r.results = c.results
+	r.results, r.changed = c.results, c.changed.Bytes()
 	a := &alone{space: space, tools: p, rounds: o.rounds, log: os.Stderr}
 	var err error
-	if r.backups, r.primitives, err = a.primitives(ctx, &c.forms); err != nil {
+	if r.floors, err = a.floors(ctx, &c.forms); err != nil {
 		return nil, err
 	}
 	if r.verifies, r.verified, err = a.verify(ctx, &c.forms); err != nil {

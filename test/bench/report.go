@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-
-	"github.com/hyperkeep/hyperkeep/test/bench/disk"
 )
 
 func bytes(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
@@ -63,11 +61,6 @@ func collect[T any](values []T, of func(T) float64) []float64 {
 func cpu(u usage) float64  { return u.CPU.Seconds() }
 func wall(u usage) float64 { return u.Wall.Seconds() }
 
-// figure is a line of the summary.
-type figure struct {
-	what, measured, goal string
-}
-
 // report is everything that was measured.
 type report struct {
 	size    int64
@@ -76,74 +69,12 @@ type report struct {
 	tools   []tool
 	results map[string][]round
 
-	backups, primitives, verifies []usage
-	verified                      int64
-	scaled                        []scaled
-	amplified                     []amplified
-}
-
-// figures holds the measured values against the goals.
-func (r *report) figures() []figure {
-	ours := r.results["hyperkeep"]
-	full := func(m round) float64 { return cpu(m.full) }
-	incremental := func(m round) float64 { return cpu(m.incremental) }
-	out := []figure{
-		{"full, CPU against restic", ratios(ours, r.results["restic"], full).String() + " ×", "≤ 0.33 ×"},
-		{"full, CPU against kopia, FIXED-1M", ratios(ours, r.results["kopia"], full).String() + " ×", "≤ 0.45 ×"},
-		{"full, share of what the primitives alone allow", ratios(r.primitives, r.backups, cpu).String(), "≥ 0.90"},
-	}
-	best, name := spread{}, ""
-	for _, t := range r.tools {
-		if against := ratios(r.results[t.name], ours, incremental); t.restore != nil && t.name != "hyperkeep" && (name == "" || against.middle < best.middle) {
-			best, name = against, t.name
-		}
-	}
-	out = append(out, figure{
-		fmt.Sprintf("incremental, %.0f %% changed, CPU of the best peer (%s) over ours", changedShare*100, name), best.String() + " ×", "≥ 25 ×",
-	})
-	if len(r.scaled) > 1 {
-		small := r.scaled[0]
-		for _, large := range r.scaled[1:] {
-			ratio := ratios(large.incremental, small.incremental, wall)
-			perTiB := (spreadOf(collect(large.incremental, cpu)).middle - spreadOf(collect(small.incremental, cpu)).middle) /
-				(float64(large.size-small.size) / (1 << 40)) * 1000
-			out = append(out,
-				figure{fmt.Sprintf("incremental, same changes, wall on %s against %s", bytes(large.size), bytes(small.size)), ratio.String() + " ×", "≤ 1.2 × at 1 TiB"},
-				figure{fmt.Sprintf("incremental, CPU for each TiB more, up to %s", bytes(large.size)), fmt.Sprintf("%.1f ms", perTiB), "≤ 10 ms"},
-			)
-		}
-		largest := r.scaled[len(r.scaled)-1]
-		peak := largest.full.Peak
-		for _, u := range largest.incremental {
-			peak = max(peak, u.Peak)
-		}
-		out = append(out, figure{fmt.Sprintf("memory at the most, disk of %s, full and incremental", bytes(largest.size)), bytes(peak), "≤ 300 MiB"})
-	}
-	for _, a := range r.amplified {
-		text := make([]string, len(a.ratios))
-		for i, ratio := range a.ratios {
-			text[i] = fmt.Sprintf("%.2f", ratio)
-		}
-		out = append(out, figure{"stored for each changed byte, " + string(a.pattern) + ", one increment after the other", strings.Join(text, ", "), goalOf(a)})
-	}
-	restore := func(m round) float64 { return wall(m.restore) }
-	perSecond := func(u usage) float64 { return float64(r.verified) / (1 << 20) / u.CPU.Seconds() }
-	return append(out,
-		figure{"restore, wall against `cp --sparse=always` of the disk", ratios(ours, r.results["cp --sparse=always"], func(m round) float64 {
-			if m.restore.Wall == 0 {
-				return wall(m.full)
-			}
-			return restore(m)
-		}).String() + " ×", "≤ 1.2 ×"},
-		figure{"verify everything, MiB for each CPU second", spreadOf(collect(r.verifies, perSecond)).String(), "≥ 600"},
-	)
-}
-
-func goalOf(a amplified) string {
-	if a.pattern == disk.Clustered {
-		return "≤ 1.2"
-	}
-	return "≤ 4 from the second on"
+	changed   int64 // bytes, before the increment
+	floors    floors
+	verifies  []usage
+	verified  int64 // bytes of data on the disk
+	scaled    []scaled
+	amplified []amplified
 }
 
 // write writes the page.
@@ -153,9 +84,11 @@ func (r *report) write(out io.Writer) {
 		"this compares programs, not storage. Figures are medians, with the least and the most in brackets.\n\n",
 		r.command, time.Now().UTC().Format("2006-01-02"), machine(), bytes(r.size), r.rounds)
 	fmt.Fprint(out, "| figure | measured | goal |\n|---|---|---|\n")
-	for _, f := range r.figures() {
+	figures := r.figures()
+	for _, f := range figures {
 		fmt.Fprintf(out, "| %s | %s | %s |\n", f.what, f.measured, f.goal)
 	}
+	explain(out, figures)
 	fmt.Fprint(out, "\n## Side by side\n\nHyperkeep read VHDX files and was told what changed, as a host's change tracking does; the others read a raw file of the same "+
 		"content whole. Read and written are the bytes of all system calls.\n\n")
 	for _, part := range []struct {

@@ -4,7 +4,9 @@
 //	subject backup [-base IMAGE -changes FILE] REPOSITORY IMAGE DISK...   a chain of VHDX files, its topmost member first
 //	subject verify REPOSITORY IMAGE
 //	subject restore REPOSITORY IMAGE TARGET                               a raw, sparse file
+//	subject open REPOSITORY                                               nothing but that
 //	subject primitives DISK TARGET                                        what a backup cannot do without, and nothing else
+//	subject unpack TARGET FILE                                            what a restore of that cannot do without
 package main
 
 import (
@@ -33,10 +35,11 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	operations := map[string]func(context.Context, []string) error{
-		"create": create, "backup": backup, "verify": verify, "restore": restore, "primitives": primitives,
+		"create": create, "backup": backup, "verify": verify, "restore": restore, "open": open,
+		"primitives": primitives, "unpack": unpack,
 	}
 	if len(args) == 0 || operations[args[0]] == nil {
-		return errors.New("want create, backup, verify, restore or primitives")
+		return errors.New("want create, backup, verify, restore, open, primitives or unpack")
 	}
 	return operations[args[0]](ctx, args[1:])
 }
@@ -50,6 +53,13 @@ func create(ctx context.Context, args []string) error {
 		return errors.New("create: want a directory")
 	}
 	return image.Initialize(ctx, at(args[0]), password, image.Options{})
+}
+
+func open(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("open: want a repository")
+	}
+	return with(ctx, args[0], image.Options{AppendOnly: true}, func(*image.Repository) error { return nil })
 }
 
 // with opens a repository for the length of one call.

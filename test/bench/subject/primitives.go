@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/json"
 	"errors"
 	"os"
 	"runtime"
-	"sync/atomic"
+	"sync"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -30,11 +31,11 @@ func primitives(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
-	target, err := os.Create(args[1])
+	target, err := newPack(args[1])
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, target.Close()) }()
+	defer func() { err = errors.Join(err, target.close()) }()
 	group, ctx := errgroup.WithContext(ctx)
 	leaves := make(chan extent.Extent)
 	group.Go(func() error {
@@ -53,23 +54,68 @@ func primitives(ctx context.Context, args []string) (err error) {
 		}
 		return nil
 	})
-	var end atomic.Int64
 	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error { return process(chain, target, leaves, &end) })
+		group.Go(func() error { return process(chain, target, leaves) })
 	}
 	return group.Wait()
 }
 
-func process(source *disk.Chain, target *os.File, leaves <-chan extent.Extent, end *atomic.Int64) error {
+// chunk is a leaf in a pack.
+type chunk struct {
+	Offset     int64 // in the disk
+	At, Size   int64 // in the pack
+	Nonce      []byte
+	Compressed bool
+}
+
+// pack is a file of chunks, with another file that lists them.
+type pack struct {
+	file   *os.File
+	mu     sync.Mutex
+	end    int64
+	chunks []chunk
+}
+
+func newPack(path string) (*pack, error) {
+	file, err := os.Create(path)
+	return &pack{file: file}, err
+}
+
+func indexOf(path string) string { return path + ".json" }
+
+func (p *pack) put(c chunk, sealed []byte) error {
+	c.Size = int64(len(sealed))
+	p.mu.Lock()
+	c.At, p.end = p.end, p.end+c.Size
+	p.chunks = append(p.chunks, c)
+	p.mu.Unlock()
+	_, err := p.file.WriteAt(sealed, c.At)
+	return err
+}
+
+func (p *pack) close() error {
+	listed, err := json.Marshal(p.chunks)
+	if err == nil {
+		err = os.WriteFile(indexOf(p.file.Name()), listed, 0o600)
+	}
+	return errors.Join(err, p.file.Close())
+}
+
+// newSealer is a cipher with a key that protects nothing.
+func newSealer() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func process(source *disk.Chain, target *pack, leaves <-chan extent.Extent) error {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err
 	}
-	block, err := aes.NewCipher(make([]byte, 32))
-	if err != nil {
-		return err
-	}
-	sealer, err := cipher.NewGCM(block)
+	sealer, err := newSealer()
 	if err != nil {
 		return err
 	}
@@ -80,7 +126,6 @@ func process(source *disk.Chain, target *os.File, leaves <-chan extent.Extent, e
 	leaf := make([]byte, image.LeafSize)
 	packed := make([]byte, 0, image.LeafSize+4096)
 	sealed := make([]byte, 0, image.LeafSize+4096)
-	nonce := make([]byte, sealer.NonceSize())
 	for e := range leaves {
 		data := leaf[:e.Length]
 		if _, err := source.ReadAt(data, e.Offset); err != nil {
@@ -88,13 +133,13 @@ func process(source *disk.Chain, target *os.File, leaves <-chan extent.Extent, e
 		}
 		hasher.Reset()
 		hasher.Write(data)
-		copy(nonce, hasher.Sum(nil))
-		if compressible(data) {
+		stored := chunk{Offset: e.Offset, Nonce: hasher.Sum(nil)[:sealer.NonceSize()], Compressed: compressible(data)}
+		if stored.Compressed {
 			packed = encoder.EncodeAll(data, packed[:0])
 			data = packed
 		}
-		sealed = sealer.Seal(sealed[:0], nonce, data, nil)
-		if _, err := target.WriteAt(sealed, end.Add(int64(len(sealed)))-int64(len(sealed))); err != nil {
+		sealed = sealer.Seal(sealed[:0], stored.Nonce, data, nil)
+		if err := target.put(stored, sealed); err != nil {
 			return err
 		}
 	}
