@@ -21,6 +21,9 @@ import (
 // marked only after two successful collections that lie four hours apart, so a mark that raced with a backup is taken back before it counts.
 type collection struct {
 	writer  repo.DirectRepositoryWriter
+	chunks  *chunks
+	needing func(context.Context, map[content.ID]bool) ([]Verification, error)
+	opts    Options
 	reach   *reach
 	started time.Time // by the clock of the storage
 	minAge  time.Duration
@@ -32,8 +35,8 @@ type collection struct {
 // run walks from the roots and sweeps. When something that is needed could not be read, it deletes nothing, for what lies beneath that is not known:
 // ErrDamaged says so.
 func (c *collection) run(ctx context.Context, roots []root) error {
-	if err := c.reach.walk(ctx, roots); err != nil {
-		return fmt.Errorf("look for what is needed: %w", err)
+	if err := c.mark(ctx, roots); err != nil {
+		return err
 	}
 	every := content.IterateOptions{IncludeDeleted: true}
 	err := c.writer.ContentReader().IterateContents(ctx, every, func(info content.Info) error {
@@ -54,6 +57,23 @@ func (c *collection) run(ctx context.Context, roots []root) error {
 			c.reach.damages, ErrDamaged, c.reach.damage)
 	}
 	return nil
+}
+
+// mark walks from the roots. When something was hidden and is brought back, it walks again, for that may be a list that names more.
+func (c *collection) mark(ctx context.Context, roots []root) error {
+	for {
+		c.reach = newReach(c.writer, c.opts)
+		if err := c.reach.walk(ctx, roots); err != nil {
+			return fmt.Errorf("look for what is needed: %w", err)
+		}
+		regained, err := c.regain(ctx)
+		if err != nil || regained == 0 {
+			return err
+		}
+		if err := c.reach.close(); err != nil {
+			return err
+		}
+	}
 }
 
 // sweep judges one content.
@@ -169,12 +189,15 @@ func roots(ctx context.Context, r repo.RepositoryWriter, images []marker, now ti
 func (r *Repository) collect(
 	ctx context.Context, w repo.DirectRepositoryWriter, images []marker, run maintenance.RunParameters, opts MaintainOptions,
 ) (found maintenancestats.SnapshotGCStats, err error) {
-	reach := newReach(w, r.opts)
-	defer func() { err = errors.Join(err, reach.close()) }()
 	c := &collection{
-		writer: w, reach: reach, started: run.MaintenanceStartTime, looked: opts.Looked,
+		writer: w, chunks: r.chunks, needing: r.needing, opts: r.opts, started: run.MaintenanceStartTime, looked: opts.Looked,
 		minAge: opts.safety().MinContentAgeSubjectToGC,
 	}
+	defer func() {
+		if c.reach != nil {
+			err = errors.Join(err, c.reach.close())
+		}
+	}()
 	err = maintenance.ReportRun(ctx, w, maintenance.TaskSnapshotGarbageCollection, nil, func() (maintenancestats.Kind, error) {
 		start, err := roots(ctx, w, images, r.opts.Now())
 		if err == nil {

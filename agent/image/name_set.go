@@ -58,12 +58,16 @@ func nameOfObject(kind byte, id object.ID) (name, error) {
 // maxDepth is more than kopia nests lists, and stops a forged name.
 const maxDepth = 8
 
-func (n name) object() (object.ID, error) {
+func (n name) content() (content.ID, error) {
 	prefix := content.IDPrefix("")
 	if n[namePrefix] != 0 {
 		prefix = content.IDPrefix(n[namePrefix : namePrefix+1])
 	}
-	direct, err := content.IDFromHash(prefix, n[nameHash:])
+	return content.IDFromHash(prefix, n[nameHash:])
+}
+
+func (n name) object() (object.ID, error) {
+	direct, err := n.content()
 	if err != nil {
 		return object.EmptyID, err
 	}

@@ -119,6 +119,7 @@ func (r *reach) look(ctx context.Context, n name, below *nameSet) error {
 	}
 	if err != nil {
 		r.note(fmt.Errorf("object %s: %w", id, err))
+		contents = append(contents, innermost(itself)...)
 	}
 	r.suffers(id, contents, named)
 	for _, c := range contents {
@@ -132,6 +133,18 @@ func (r *reach) look(ctx context.Context, n name, below *nameSet) error {
 		}
 	}
 	return nil
+}
+
+// innermost is the content that an object starts with: the list over all lists. It is needed although it cannot be read.
+func innermost(id object.ID) []content.ID {
+	for list, ok := id.IndexObjectID(); ok; list, ok = id.IndexObjectID() {
+		id = list
+	}
+	direct, _, ok := id.ContentID()
+	if !ok {
+		return nil
+	}
+	return []content.ID{direct}
 }
 
 // found takes an object over: its content when that is all of it, else the object for the level below.
