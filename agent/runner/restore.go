@@ -289,9 +289,8 @@ func (r *restoreRun) space(ctx context.Context) error {
 		needed[volume(path)] += size
 		where[volume(path)] = path
 	}
-	tree := r.tree()
 	for i := range r.disks {
-		if tree != nil || r.rollsBack(i) {
+		if r.tree() != nil || r.rollsBack(i) {
 			continue // as much as the tree has, or as differs, which nobody knows yet
 		}
 		_, file, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
@@ -300,11 +299,7 @@ func (r *restoreRun) space(ctx context.Context) error {
 		}
 		add(r.disks[i].path, file)
 	}
-	if tree != nil {
-		for _, file := range tree.Disks {
-			add(file.To, file.Size)
-		}
-	}
+	r.eachTreeDisk(func(file TreeFile) { add(file.To, file.Size) })
 	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		free, err := r.host.FreeSpace(ctx, where[name])
 		if err != nil {

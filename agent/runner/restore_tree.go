@@ -40,10 +40,17 @@ func (r *restoreRun) targetTree() *hyperv.TargetTree {
 		return nil
 	}
 	target := &hyperv.TargetTree{Folder: tree.Folder}
-	for _, file := range tree.Disks {
-		target.Disks = append(target.Disks, file.MovedFile)
-	}
+	r.eachTreeDisk(func(file TreeFile) { target.Disks = append(target.Disks, file.MovedFile) })
 	return target
+}
+
+// eachTreeDisk goes through the disk files of the tree that is restored, if there is one.
+func (r *restoreRun) eachTreeDisk(do func(TreeFile)) {
+	if tree := r.tree(); tree != nil {
+		for _, file := range tree.Disks {
+			do(file)
+		}
+	}
 }
 
 // planTree decides whether the image's tree is restored, and where its files go. Single disks are restored without.
@@ -58,23 +65,13 @@ func (r *restoreRun) planTree(ctx context.Context) error {
 		r.refuseTree(made.NotImported)
 		return nil
 	}
-	tree := &TreeEntry{Checkpoints: held.Checkpoints, Folder: made.Staging + `\checkpoints`}
-	taken := map[string]bool{}
-	for _, member := range held.Files {
-		file := TreeFile{Name: member.Name, Size: member.Size, MovedFile: hyperv.MovedFile{From: member.Path}}
-		switch ending := strings.ToLower(extension(member.Path)); {
-		case ending == ".vhdx", ending == ".avhdx":
-			if file.To, err = r.besides(ctx, member.Path, taken); err != nil {
-				return err
-			}
-			tree.Disks = append(tree.Disks, file)
-		case slices.Contains([]string{".vhd", ".avhd", ".vhds"}, ending):
-			r.refuseTree(fmt.Sprintf("%s is in a format that checkpoints are not restored in", member.Path))
-			return nil
-		default:
-			file.To = tree.Folder + `\` + recovery.FileName(strings.TrimSuffix(member.Name, treeSuffix))
-			tree.Config = append(tree.Config, file)
-		}
+	tree, reason, err := r.placeTree(ctx, held)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		r.refuseTree(reason)
+		return nil
 	}
 	files := slices.Clone(made.Files)
 	for i, record := range r.records {
@@ -87,6 +84,28 @@ func (r *restoreRun) planTree(ctx context.Context) error {
 	}
 	made.Tree, made.Files = tree, files
 	return nil
+}
+
+// placeTree decides where the files of a tree go, or says why it cannot be restored.
+func (r *restoreRun) placeTree(ctx context.Context, held *checkpointTree) (tree *TreeEntry, reason string, err error) {
+	tree = &TreeEntry{Checkpoints: held.Checkpoints, Folder: r.entry.Restore.Staging + `\checkpoints`}
+	taken := map[string]bool{}
+	for _, member := range held.Files {
+		file := TreeFile{Name: member.Name, Size: member.Size, MovedFile: hyperv.MovedFile{From: member.Path}}
+		switch strings.ToLower(extension(member.Path)) {
+		case ".vhdx", ".avhdx":
+			if file.To, err = r.besides(ctx, member.Path, taken); err != nil {
+				return nil, "", err
+			}
+			tree.Disks = append(tree.Disks, file)
+		case ".vhd", ".avhd", ".vhds":
+			return nil, fmt.Sprintf("%s is in a format that checkpoints are not restored in", member.Path), nil
+		default:
+			file.To = tree.Folder + `\` + recovery.FileName(strings.TrimSuffix(member.Name, treeSuffix))
+			tree.Config = append(tree.Config, file)
+		}
+	}
+	return tree, "", nil
 }
 
 // refuseTree has the disks restored without their checkpoints.
@@ -142,9 +161,7 @@ func (r *restoreRun) besides(ctx context.Context, path string, taken map[string]
 func (r *restoreRun) writeTree(ctx context.Context) error {
 	tree := r.tree()
 	var total int64
-	for _, file := range tree.Disks {
-		total += file.Size
-	}
+	r.eachTreeDisk(func(file TreeFile) { total += file.Size })
 	stop := r.report.Progress(ctx, func() (int64, int64, int64) { return total, r.written.Load(), 0 })
 	defer stop()
 	for i, file := range tree.Disks {

@@ -121,6 +121,7 @@ func TestShadowCopyMethodKeepsCheckpoints(t *testing.T) {
 	}
 	m.Detach()
 	admin.apply("vm", "a")
+	disk.Shadow = filepath.Join(x.Dir, "again.raw") // what it has again
 	g.Expect(filesystem.Copy(t.Context(), frozen["a"], disk.Shadow)).To(Succeed())
 	admin.bring("vm", running)
 	m.Attach()

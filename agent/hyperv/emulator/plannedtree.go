@@ -33,30 +33,9 @@ func (c call) importSnapshots() (wmi.Result, error) {
 
 // importSnapshots makes planned checkpoints of the files in a folder, parents first. The caller holds op.
 func (v *vm) importSnapshots(ctx context.Context, folder string) ([]string, error) {
-	files, err := v.host.files.ReadDir(ctx, folder)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, hostfs.ErrPath) {
-		return nil, &jobError{codeFileNotFound, fmt.Sprintf("The folder %s was not found.", folder)}
-	}
+	found, warnings, err := v.snapshotDefinitions(ctx, folder)
 	if err != nil {
 		return nil, err
-	}
-	var found []importedDefinition
-	var warnings []string
-	for _, file := range files {
-		path := folder + `\` + file.Name()
-		if extension := strings.ToLower(filepath.Ext(file.Name())); file.IsDir() || extension != ".vmcx" && extension != ".xml" {
-			continue
-		}
-		if v.host.configures(path) {
-			return nil, &jobError{codeInUse, fmt.Sprintf("The file %s is in use by another virtual machine.", path)}
-		}
-		d, err := v.host.readDefinition(ctx, path)
-		switch {
-		case err != nil:
-			warnings = append(warnings, err.Error())
-		case d.Checkpoint != nil && d.Checkpoint.Type == typeSnapshot && d.ID == v.record.Origin:
-			found = append(found, d)
-		}
 	}
 	slices.SortFunc(found, func(a, b importedDefinition) int { return len(a.Checkpoints) - len(b.Checkpoints) })
 	var made []string
@@ -72,6 +51,34 @@ func (v *vm) importSnapshots(ctx context.Context, folder string) ([]string, erro
 		return made, &jobWarnings{warnings}
 	}
 	return made, nil
+}
+
+// snapshotDefinitions reads the files of a planned VM's checkpoints in a folder. Files of something else are passed over, and of damaged ones it warns.
+func (v *vm) snapshotDefinitions(ctx context.Context, folder string) (found []importedDefinition, warnings []string, err error) {
+	files, err := v.host.files.ReadDir(ctx, folder)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, hostfs.ErrPath) {
+		return nil, nil, &jobError{codeFileNotFound, fmt.Sprintf("The folder %s was not found.", folder)}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, file := range files {
+		path := folder + `\` + file.Name()
+		if extension := strings.ToLower(filepath.Ext(path)); file.IsDir() || extension != ".vmcx" && extension != ".xml" {
+			continue
+		}
+		if v.host.configures(path) {
+			return nil, nil, &jobError{codeInUse, fmt.Sprintf("The file %s is in use by another virtual machine.", path)}
+		}
+		d, err := v.host.readDefinition(ctx, path)
+		switch {
+		case err != nil:
+			warnings = append(warnings, err.Error())
+		case d.Checkpoint != nil && d.Checkpoint.Type == typeSnapshot && d.ID == v.record.Origin:
+			found = append(found, d)
+		}
+	}
+	return found, warnings, nil
 }
 
 // planSnapshot makes a planned checkpoint in the place of the missing one, or a new one upon a parent that is there.
