@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -18,7 +17,6 @@ import (
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
-	"github.com/kopia/kopia/snapshot/snapshotgc"
 )
 
 func emptyRepository(t testing.TB) *Repository {
@@ -140,14 +138,13 @@ func newForest(t testing.TB, vms, segments int) *forest {
 	return f
 }
 
-// marked walks from all images and tells how many contents it found, and how long it took.
-func (f *forest) marked() (n int, took time.Duration) {
+// marked walks from all images and tells how many contents it found.
+func (f *forest) marked() (n int) {
 	f.t.Helper()
 	images, err := f.repo.session.markers.list(f.t.Context(), ImageFilter{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	start := time.Now()
 	from, err := roots(f.t.Context(), f.w, images, time.Now())
 	if err != nil {
 		f.t.Fatal(err)
@@ -157,7 +154,6 @@ func (f *forest) marked() (n int, took time.Duration) {
 	if err := reach.walk(f.t.Context(), from); err != nil || reach.damage != nil {
 		f.t.Fatal(err, reach.damage)
 	}
-	took = time.Since(start)
 	for _, set := range []*nameSet{reach.data, reach.metadata} {
 		for first := range set.buckets {
 			names, err := set.bucket(byte(first))
@@ -167,43 +163,14 @@ func (f *forest) marked() (n int, took time.Duration) {
 			n += len(names)
 		}
 	}
-	return n, took
-}
-
-var markVMs = flag.Int("mark.vms", 100, "VMs of BenchmarkMark; kopia's own collection takes long with many")
-
-// BenchmarkMark shows what the mark phase costs against kopia's own: images of the same chains add the segments that changed, and no more.
-// One VM has 32 segments, 2 GiB; each image changes one of them.
-func BenchmarkMark(b *testing.B) {
-	f := newForest(b, *markVMs, 32)
-	grown := 0
-	for _, images := range []int{10, 30, 90} {
-		f.grow(grown, images)
-		grown = images
-		segments := *markVMs * (32 + images)
-		b.Run(fmt.Sprintf("images=%d", images), func(b *testing.B) {
-			for b.Loop() {
-				n, took := f.marked()
-				b.ReportMetric(float64(n), "contents")
-				b.ReportMetric(float64(segments), "segments")
-				b.ReportMetric(float64(took.Microseconds())/float64(segments), "us/segment")
-			}
-		})
-		b.Run(fmt.Sprintf("images=%d/kopia", images), func(b *testing.B) {
-			for b.Loop() {
-				if err := snapshotgc.Run(b.Context(), f.w, true, maintenance.SafetyFull, time.Now()); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	return n
 }
 
 // R4: every content of an image is found, those of several lists too, and however often images share it, it is looked into once.
 func TestMarkFindsWhatImagesNeedOnce(t *testing.T) {
 	f := newForest(t, 2, 3)
 	f.grow(0, 4)
-	n, _ := f.marked()
+	n := f.marked()
 	// Three segments at first, of which the first image replaces one unpublished, and one more with each image. A root list, three directories and a
 	// manifest for each image.
 	segments := 2 * (2 + 4)

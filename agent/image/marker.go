@@ -121,7 +121,7 @@ func (m *markers) create(ctx context.Context, of marker, lock blob.PutOptions) e
 	if err == nil && found.Digest != of.Digest {
 		return blob.ErrBlobAlreadyExists
 	}
-	return err
+	return damaged(err, "read the marker back")
 }
 
 // read fetches a marker. ErrDamaged when it is not one that somebody with the password made under this name.

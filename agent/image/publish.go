@@ -50,6 +50,9 @@ func (w *Writer) publish(ctx context.Context, gate func(context.Context) error) 
 		TakenAt: m.TakenAt, StoredAt: m.StoredAt, Digest: m.Digest, Root: root,
 	}
 	lock, err := w.confirm(ctx, &visible)
+	if errors.Is(err, ErrDamaged) {
+		err = errors.Join(err, w.disown(ctx))
+	}
 	if err != nil {
 		return Manifest{}, err
 	}
