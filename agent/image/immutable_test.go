@@ -132,6 +132,35 @@ func TestAnImageProlongsTheLocksOfWhatItLinksTo(t *testing.T) {
 	mustRestore(t, begin(), "three", "d0", content)
 }
 
+// The list of a segment that is linked as it is lies with what the base stored, and is as needed as the data.
+func TestAnImageProlongsTheLocksOfListsThatItLinksTo(t *testing.T) {
+	server, where := locked(t, image.Governance)
+	var c clock
+	begin := func() *image.Repository { return create(t, where, image.Options{AppendOnly: true, Now: c.now}) }
+	twoSegments := func(seed uint64) *memory {
+		m := &memory{bytes: make([]byte, image.SegmentSize+2*mib), data: extent.List{{Length: mib}, {Offset: image.SegmentSize, Length: mib}}}
+		for _, e := range m.data {
+			copy(m.bytes[e.Offset:e.End()], random(seed+uint64(e.Offset), int(e.Length)))
+		}
+		return m
+	}
+	backup(t, begin(), "other", disk("d1"), twoSegments(5)) // it has the lists of zeros
+	before := objects(t, server, "q")
+	content := twoSegments(1)
+	backup(t, begin(), "one", disk("d0"), content)
+	lists := slices.DeleteFunc(objects(t, server, "q"), func(object string) bool { return slices.Contains(before, object) })
+
+	c.ahead.Store(int64(3 * day))
+	backup(t, begin(), "two", increment("d0", "one", extent.Extent{Length: 512}), content)
+	held := slices.ContainsFunc(lists, func(object string) bool {
+		_, hours := lockOf(t, server, object)
+		return hours >= (3+4)*24-1
+	})
+	if !held {
+		t.Error("the list of a segment that the second image links to is locked no longer than for the first")
+	}
+}
+
 // alike is a storage whose clock is moved on with that of the test.
 type alike struct {
 	blob.Storage
