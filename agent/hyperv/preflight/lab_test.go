@@ -26,6 +26,9 @@ func oneVM() map[string]string {
 	return map[string]string{"crm/vm.yaml": crm, "crm/system.vhdx": "", "crm/data.vhdx": ""}
 }
 
+// volumes of a gigabyte, so that nothing depends on the free space of this machine.
+const volumes = "volumes: {C: {sizeBytes: 1073741824}, D: {sizeBytes: 1073741824}}\n"
+
 // open runs an emulated host over files: those that end in .yaml are written, the others become disks.
 func open(t *testing.T, files map[string]string) *emulator.Host {
 	t.Helper()
@@ -37,6 +40,7 @@ func open(t *testing.T, files map[string]string) *emulator.Host {
 	if files["host.yaml"] == "" {
 		files["host.yaml"] = "jobMillis: 1\n"
 	}
+	files["host.yaml"] += volumes
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		err := os.MkdirAll(filepath.Dir(path), 0o755)
