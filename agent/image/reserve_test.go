@@ -77,6 +77,30 @@ func (c *calendar) date(m blob.Metadata) blob.Metadata {
 	return m
 }
 
+// CollectWithCare deletes an image and maintains the repository for days, as safely as next to running backups. It tells what that freed.
+func CollectWithCare(t testing.TB, where Location, password, deleted string) (freed int64) {
+	t.Helper()
+	c := newCalendar()
+	c.at = time.Now()
+	keeper, err := Open(t.Context(), where, password, c.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.Close(context.Background())
+	if err := keeper.Delete(t.Context(), deleted); err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		c.advance(25 * time.Hour)
+		done, err := keeper.Maintain(t.Context(), MaintainOptions{Full: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		freed += done.FreedBytes
+	}
+	return freed
+}
+
 // pausing is a disk with something at the start of each segment, and in the second one with enough for a pack of its own, that calls a function when a segment is read.
 type pausing struct {
 	bytes []byte
