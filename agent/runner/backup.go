@@ -79,6 +79,35 @@ func (r *backupRun) image(ctx context.Context) error {
 	}{
 		{"Prepare", r.prepare},
 		{"Checkpoint", r.freeze},
+	} {
+		if err := r.step(ctx, step.name, step.do); err != nil {
+			return err
+		}
+	}
+	return r.store(ctx)
+}
+
+// store writes the image and makes it visible. That the repository is damaged in a place that the image links to may show only when the image is read
+// anew, before anybody sees it: then everything is read and stored anew, once (I9).
+func (r *backupRun) store(ctx context.Context) error {
+	err := r.tryStore(ctx)
+	if !errors.Is(err, image.ErrDamaged) || !r.addRepair() {
+		return err
+	}
+	r.report.Warn("RepositoryDamaged", "What the image would link to is damaged in the repository, so everything is read and stored anew: %v.", err)
+	if r.writer != nil {
+		_ = r.writer.Close(ctx) // what was not published is lost on purpose
+		r.writer = nil
+	}
+	r.closePlan()
+	return r.tryStore(ctx)
+}
+
+func (r *backupRun) tryStore(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
 		{"Decide", r.decide},
 		{"Transfer", r.transfer},
 		{"Publish", r.publish},
@@ -88,6 +117,27 @@ func (r *backupRun) image(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// addRepair has all disks stored anew. It says whether there is one of which that was not so.
+func (r *backupRun) addRepair() bool {
+	var disks []string
+	more := false
+	for _, disk := range r.frozen {
+		more = more || !r.repairs(disk.Key)
+		disks = append(disks, disk.Key)
+	}
+	spec := *r.spec // the task's own is what was asked for
+	spec.Repair = &v1alpha1.Repair{Disks: disks}
+	r.spec = &spec
+	return more
+}
+
+func (r *backupRun) closePlan() {
+	for _, plan := range r.plan {
+		_ = plan.content.Close() // read only; an open file may hold up a merge
+	}
+	r.plan = nil
 }
 
 // afterPublish records the image and makes the checkpoint the base of the next increment. What fails here takes nothing from the image.
@@ -203,9 +253,7 @@ func (r *backupRun) letGo(ctx context.Context, failure error) error {
 	ctx, done := committed(ctx)
 	defer done()
 	defer r.close(context.WithoutCancel(ctx))
-	for _, plan := range r.plan {
-		_ = plan.content.Close() // read only; an open file may hold up a merge
-	}
+	r.closePlan()
 	if stopping(ctx) || errors.Is(failure, ErrClaimLost) {
 		_ = r.closeShadow() // its shadow copies end with this session
 		return nil

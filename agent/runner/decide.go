@@ -95,6 +95,9 @@ func (r *backupRun) base(ctx context.Context) (*image.BaseRecord, readReason, er
 		return nil, reasonFull, nil
 	}
 	records, err := r.repository.BaseRecords(ctx, r.spec.VirtualMachine.ID)
+	if errors.Is(err, image.ErrDamaged) {
+		return nil, reasonDamaged, nil // all of kopia's manifests are unreadable until the keeper's next maintenance
+	}
 	if err != nil {
 		return nil, readReason{}, err
 	}
