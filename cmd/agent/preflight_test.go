@@ -15,6 +15,9 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/preflight"
 )
 
+// volumes of a gigabyte, so that nothing depends on the free space of this machine.
+const volumes = "volumes: {C: {sizeBytes: 1073741824}, D: {sizeBytes: 1073741824}}\n"
+
 // emulated serves a host without virtual machines, and returns its socket.
 func emulated(t *testing.T, config string) string {
 	t.Helper()
@@ -23,7 +26,7 @@ func emulated(t *testing.T, config string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.WriteFile(filepath.Join(dir, "host.yaml"), []byte(config), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "host.yaml"), []byte(config+volumes), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	h, err := emulator.Open(dir, emulator.Options{})
