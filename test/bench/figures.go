@@ -39,7 +39,8 @@ func (r *report) figures() []figure {
 	for _, a := range r.amplified {
 		out = append(out, amplification(a))
 	}
-	return append(out, r.reads()...)
+	out = append(out, r.reads()...)
+	return append(out, r.marks()...)
 }
 
 func middleOf[T any](values []T, of func(T) float64) float64 {

@@ -68,3 +68,18 @@ func TestMissedGoalsAreExplained(t *testing.T) {
 		})
 	}
 }
+
+func TestMarkOfManyImagesIsHeldAgainstThatOfFew(t *testing.T) {
+	found, err := parseMark("pkg: x\n" +
+		"BenchmarkMark/images=10/ours-2  \t 1\t 57434048 ns/op\t 27150 contents\t 60.98 cpu-us/list\t 119.0 cpu-us/segment\t 420.0 segments\n" +
+		"BenchmarkMark/images=90/ours-2  \t 1\t 478885626 ns/op\t 83150 contents\t 80.17 cpu-us/list\t 237.7 cpu-us/segment\t 1220 segments\nPASS\n")
+	if err != nil || len(found) != 2 || found[1] != (marked{images: "90", segments: 1220, perList: 80.17}) {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if all := (&report{marked: found}).marks(); len(all) != 1 || !all[0].missed || !strings.Contains(all[0].measured, "61, 80 µs") {
+		t.Errorf("%+v", all)
+	}
+	if all := (&report{marked: found[:1]}).marks(); all[0].missed {
+		t.Errorf("%+v", all)
+	}
+}

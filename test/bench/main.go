@@ -122,6 +122,9 @@ func measureAll(ctx context.Context, o options, space *workspace, p programs) (*
 	if r.scaled, err = a.scale(ctx, 64<<30, 1<<40, o.largest); err != nil {
 		return nil, err
 	}
-	r.amplified, err = a.amplify(ctx, o.size/4, o.increments, disk.Clustered, disk.Uniform, disk.Hot)
+	if r.amplified, err = a.amplify(ctx, o.size/4, o.increments, disk.Clustered, disk.Uniform, disk.Hot); err != nil {
+		return nil, err
+	}
+	r.marked, err = mark(ctx)
 	return r, err
 }

@@ -75,6 +75,7 @@ type report struct {
 	verified  int64 // bytes of data on the disk
 	scaled    []scaled
 	amplified []amplified
+	marked    []marked
 }
 
 // write writes the page.
