@@ -148,3 +148,13 @@ func TestCrashIsTold(t *testing.T) {
 		t.Errorf("the end of the machine tells of no crash: %v", err)
 	}
 }
+
+func TestCrashOfWinesOwnUSBDriverIsNone(t *testing.T) {
+	const usb = "Unhandled exception: page fault\nBacktrace:\n 1 wine_enumerate_root_devices+0x24d(driver_name=L\"wineusb\") in ntoskrnl\n"
+	const other = "Unhandled exception: page fault\nBacktrace:\n 0 service_wait_for_startup in services\n"
+	for told, want := range map[string]string{usb: "", other: other, usb + other + usb: other} {
+		if got := withoutUSB(told); got != want {
+			t.Errorf("%q is left of %q", got, told)
+		}
+	}
+}
