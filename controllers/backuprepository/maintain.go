@@ -44,21 +44,30 @@ func (d *decision) maintain(repository *v1alpha1.BackupRepository, seen observed
 		at := report.Time(next)
 		d.status.Maintenance.NextTime = &at
 	}
-	switch {
-	case pending != nil && !overdue(pending, now):
-		return // the watch on tasks wakes it
-	case now.Before(next):
-		d.wait = d.wait.Sooner(report.Until(now, next, "the repository is maintained then"))
+	if !d.begins(pending, next, now, "the repository is maintained then") {
 		return
-	case !meta.IsStatusConditionTrue(d.status.Conditions, v1alpha1.ConditionReady):
-		return // the next probe wakes it
-	case pending != nil:
-		d.remove = append(d.remove, pending)
 	}
 	d.upkeep = upkeep{name: basis + strconv.FormatInt(next.Unix(), 10), mode: v1alpha1.MaintainQuick, deadline: now.Add(quickDeadline)}
 	if !now.Before(full) {
 		d.upkeep.mode, d.upkeep.deadline = v1alpha1.MaintainFull, now.Add(fullDeadline)
 	}
+}
+
+// begins says whether a task of a kind that is due at a time is made now. why is what the repository is looked at again for. A pending one that is overdue
+// is removed.
+func (d *decision) begins(pending *v1alpha1.AgentTask, due, now time.Time, why string) bool {
+	switch {
+	case pending != nil && !overdue(pending, now):
+		return false // the watch on tasks wakes it
+	case now.Before(due):
+		d.wait = d.wait.Sooner(report.Until(now, due, why))
+		return false
+	case !meta.IsStatusConditionTrue(d.status.Conditions, v1alpha1.ConditionReady):
+		return false // the next probe wakes it
+	case pending != nil:
+		d.remove = append(d.remove, pending)
+	}
+	return true
 }
 
 // latest are the newest tasks without and with a verdict among those that are named after a basis. All others are removed.

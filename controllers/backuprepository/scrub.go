@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 	"github.com/hyperkeep/hyperkeep/controllers/delegation"
 	"github.com/hyperkeep/hyperkeep/controllers/report"
@@ -48,16 +46,8 @@ func (d *decision) verify(repository *v1alpha1.BackupRepository, seen observed, 
 	}
 	due := d.nextShare(repository, last)
 	d.nextShareAt(due)
-	switch {
-	case pending != nil && !overdue(pending, now):
-		return // the watch on tasks wakes it
-	case now.Before(due):
-		d.wait = d.wait.Sooner(report.Until(now, due, "the next share is verified then"))
+	if !d.begins(pending, due, now, "the next share is verified then") {
 		return
-	case !meta.IsStatusConditionTrue(d.status.Conditions, v1alpha1.ConditionReady):
-		return // the next probe wakes it
-	case pending != nil:
-		d.remove = append(d.remove, pending)
 	}
 	if d.status.Verification == nil {
 		d.status.Verification = &v1alpha1.VerificationStatus{StartTime: report.Time(now.Add(-shareInterval))}
