@@ -265,17 +265,16 @@ func (r *restoreRun) planInPlace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mark := "-restored-" + r.entry.Tag[:min(8, len(r.entry.Tag))] + ".vhdx"
-	files := []string{}
+	files, taken := []string{}, map[string]bool{}
 	for _, record := range r.records {
-		beside := record.SourcePath
+		replaced := record.SourcePath
 		if present, found := vm.Disk(record.Key); found && present.Path != "" {
-			beside = present.Path
+			replaced = present.Path
 		}
-		files = append(files, strings.TrimSuffix(beside, extension(beside))+mark)
+		files = append(files, beside(replaced, r.entry.Tag, ".vhdx", taken))
 	}
 	r.entry.VirtualMachineID, r.entry.Restore.Files = vm.ID, files
-	r.entry.Restore.Staging = vm.Folder + `\hyperkeep-` + r.entry.Tag[:min(8, len(r.entry.Tag))]
+	r.entry.Restore.Staging = vm.Folder + `\hyperkeep-` + shortTag(r.entry.Tag)
 	return nil
 }
 

@@ -121,17 +121,6 @@ func defaultFolder(definition hyperv.Definition) string {
 	return ""
 }
 
-// parentFolder cuts the last element off a Windows path. "" when there is none but the volume.
-func parentFolder(path string) string {
-	if i := strings.LastIndexByte(path, '\\'); i > len(`D:`) {
-		return path[:i]
-	}
-	return ""
-}
-
-// volume is the drive that a path is on, such as D:, in upper case.
-func volume(path string) string { return strings.ToUpper(path[:min(len(path), len(`D:`))]) }
-
 // diskFiles are the files of a new virtual machine in its folder.
 func diskFiles(folder string, disks []image.DiskRecord) []string {
 	files := recovery.DiskFiles(disks, recovery.VHDX)
@@ -139,13 +128,4 @@ func diskFiles(folder string, disks []image.DiskRecord) []string {
 		files[i] = folder + `\` + name
 	}
 	return files
-}
-
-// extension is the ending of a Windows path's file name, with its dot.
-func extension(path string) string {
-	name := path[strings.LastIndexByte(path, '\\')+1:]
-	if i := strings.LastIndexByte(name, '.'); i >= 0 {
-		return name[i:]
-	}
-	return ""
 }

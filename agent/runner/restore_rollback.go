@@ -279,6 +279,3 @@ func openBase(ctx context.Context, files hostfs.FS, path string, beneath ...*vhd
 }
 
 func (b *base) close() { _ = b.file.Close() } // read only
-
-// baseName is the last element of a Windows path.
-func baseName(path string) string { return path[strings.LastIndexByte(path, '\\')+1:] }

@@ -140,21 +140,17 @@ func (r *restoreRun) heldTree(ctx context.Context) (*checkpointTree, error) {
 
 // besides is where a disk file of the tree goes: into the new folder, or beside the place that it had, if that is still there.
 func (r *restoreRun) besides(ctx context.Context, path string, taken map[string]bool) (string, error) {
-	made, folder, name := r.entry.Restore, parentFolder(path), baseName(path)
+	made, name := r.entry.Restore, recovery.FileName(baseName(path))
 	if made.Folder != "" {
-		folder = made.Folder
-	} else {
-		stem, ending := strings.TrimSuffix(name, extension(name)), extension(name)
-		name = stem + "-restored-" + r.entry.Tag[:min(8, len(r.entry.Tag))] + ending
-		_, err := r.files.Stat(ctx, folder)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("look at %s: %w", folder, err)
-		}
-		if err != nil {
-			folder = parentFolder(made.Files[0])
-		}
+		return made.Folder + `\` + uniqueName(name, false, taken), nil
 	}
-	return folder + `\` + uniqueName(recovery.FileName(name), false, taken), nil
+	folder := strings.TrimSuffix(path, baseName(path))
+	if _, err := r.files.Stat(ctx, folder); errors.Is(err, fs.ErrNotExist) {
+		folder = strings.TrimSuffix(made.Files[0], baseName(made.Files[0]))
+	} else if err != nil {
+		return "", fmt.Errorf("look at %s: %w", folder, err)
+	}
+	return beside(folder+name, r.entry.Tag, extension(name), taken), nil
 }
 
 // writeTree copies all files of the tree, where a run that was killed came to an end of one, and ties the disk files together.
