@@ -222,6 +222,33 @@ func TestPassThroughAndSharedDisksAreExcluded(t *testing.T) {
 	l.Expect(excluded[1]).To(And(HaveField("Key", "SCSI-0-3"), HaveField("Reason", hyperv.SharedDisk)))
 }
 
+// onPersistentMemory is a VM with a third disk, on a controller that we do not know.
+func onPersistentMemory() machines {
+	files := oneVM().with("networkAdapters:", "- path: memory.vhdx\n  controller: PMEM 0:3\nnetworkAdapters:")
+	files["crm/memory.vhdx"] = ""
+	return files
+}
+
+// EZ-22, EZ-24: by both methods, and it is known before the first backup.
+func TestDiskOnAnUnknownControllerIsExcluded(t *testing.T) {
+	l := newLab(t, onPersistentMemory())
+	l.Expect(l.vm(crmID).Concerns).To(ConsistOf(And(HaveField("Disk", "Other-0-0"), HaveField("Reason", hyperv.UnknownController))))
+	disks, excluded, err := l.Disks(t.Context(), l.mustCheckpoint("task-1", hyperv.Application))
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect(disks).To(HaveLen(2))
+	named := ConsistOf(And(HaveField("Key", "Other-0-0"), HaveField("Reason", hyperv.UnknownController)))
+	l.Expect(excluded).To(named)
+
+	l = newLab(t, onPersistentMemory())
+	s, _, _ := l.shadow(true, false)
+	_, err = s.Snapshot(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	copied := l.contents(s)
+	l.Expect(copied.Excluded).To(named)
+	l.Expect(copied.Files).NotTo(ContainElement(HaveField("Source", HaveSuffix(".vhdx"))), "it is no file of the configuration either")
+	l.Expect(s.Complete(t.Context(), true)).To(Succeed())
+}
+
 func TestCheckpointOfAVMThatIsGone(t *testing.T) {
 	l := newLab(t, oneVM())
 	_, err := l.PrepareCheckpoint(t.Context(), webID, hyperv.Crash)

@@ -55,6 +55,7 @@ const (
 	RemoteDisk                 ConcernReason = "RemoteDisk"
 	LegacyDiskFormat           ConcernReason = "LegacyDiskFormat"
 	UnknownDiskFormat          ConcernReason = "UnknownDiskFormat"
+	UnknownController          ConcernReason = "UnknownController"
 	FibreChannelDisks          ConcernReason = "FibreChannelDisks"
 	AssignedDevice             ConcernReason = "AssignedDevice"
 	NotQuiescibleNow           ConcernReason = "NotQuiescibleNow"
@@ -129,6 +130,10 @@ func diskConcern(d Disk) (Concern, bool) {
 	case d.Kind == DiskPassThrough:
 		c.Reason = PassThroughDisk
 		c.Message = fmt.Sprintf("Disk %s is a pass-through disk and is not backed up. Run a backup agent inside the guest, or convert the disk to a .vhdx file.", d.Key)
+	case d.Controller == OtherController:
+		c.Reason = UnknownController
+		c.Message = fmt.Sprintf("Disk %s (%s) is on a controller that is neither IDE nor SCSI, such as one for persistent memory, and is not backed up. Attach it to a SCSI "+
+			"controller, or run a backup agent inside the guest.", d.Key, d.Path)
 	case d.Kind == DiskShared:
 		c.Reason = SharedDisk
 		c.Message = fmt.Sprintf("Disk %s (%s) is shared between virtual machines and is not backed up. Run a backup agent inside the guest.", d.Key, d.Path)

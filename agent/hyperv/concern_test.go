@@ -24,6 +24,7 @@ func TestConcernsAreToldBeforeTheFirstBackup(t *testing.T) {
 		"a disk on a file server":                {disk(DiskRemote), RemoteDisk, Warning, "volume of the host"},
 		"a VHD":                                  {disk(DiskVHD), LegacyDiskFormat, Warning, "Convert-VHD"},
 		"a disk of an unknown kind":              {disk(DiskUnknown), UnknownDiskFormat, Warning, ".vhdx"},
+		"a disk on a controller without a name":  {func(vm *VM) { vm.Disks = []Disk{{Key: "Other-0-0", Controller: OtherController, Kind: DiskUnknown}} }, UnknownController, Warning, "Attach it to a SCSI controller"},
 		"a disk that does not open":              {func(vm *VM) { vm.Disks = []Disk{{Key: "SCSI-0-0", Kind: DiskVHDX, Problem: "gone"}} }, DiskUnreadable, Critical, "gone"},
 		"the backup service is disabled":         {func(vm *VM) { vm.BackupService = BackupServiceDisabled }, BackupServiceIsDisabled, Warning, "Enable it"},
 		"the guest has no services":              {func(vm *VM) { vm.BackupService = BackupServiceMissing }, BackupServiceIsMissing, Warning, "Install or start"},

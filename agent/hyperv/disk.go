@@ -13,6 +13,9 @@ type ControllerType string
 const (
 	IDE  ControllerType = "IDE"
 	SCSI ControllerType = "SCSI"
+	// OtherController is any that we do not know, such as the one for persistent memory. What is on it is not backed up. It has the number 0, and the disks
+	// on it are counted instead of having locations.
+	OtherController ControllerType = "Other"
 )
 
 // Controller is one disk controller of a VM.
@@ -39,7 +42,7 @@ const (
 	DiskShared DiskKind = "Shared"
 	// DiskRemote is on a file server.
 	DiskRemote DiskKind = "Remote"
-	// DiskUnknown is a file with another ending.
+	// DiskUnknown is a file with another ending, or any file on a controller that we do not know.
 	DiskUnknown DiskKind = "Unknown"
 )
 

@@ -312,6 +312,20 @@ func TestImportedVMIsFitted(t *testing.T) {
 		l.Expect(imported.Warnings).To(ConsistOf(ContainSubstring("SCSI-0-1"), ContainSubstring("SCSI-0-2"),
 			ContainSubstring(`no virtual switch "gone"`), ContainSubstring("4 processors, more than the host's 2")))
 	})
+	t.Run("without a disk on a controller that we do not know, which would stay the original's", func(t *testing.T) {
+		l := newLab(t, onPersistentMemory())
+		imported, err := l.ImportVM(t.Context(), l.prepareImport(l.staged(), ""), l.target("SCSI-0-0", "SCSI-0-1"))
+		l.Expect(err).NotTo(HaveOccurred())
+		l.Expect(imported.VM.Disks).To(HaveLen(2))
+		l.Expect(imported.Warnings).To(ConsistOf(And(ContainSubstring("Other-0-0"), ContainSubstring("memory"))))
+		mine, err := l.foreignSession().Query(t.Context(), "SELECT * FROM Msvm_StorageAllocationSettingData WHERE ResourceSubType='Microsoft:Hyper-V:Virtual Hard Disk'")
+		l.Expect(err).NotTo(HaveOccurred())
+		for _, disk := range mine {
+			if strings.Contains(disk.Properties["InstanceID"].(string), imported.VM.ID) {
+				l.Expect(disk.Properties["HostResource"]).To(ConsistOf(HavePrefix(`D:\VMs\restored\`)))
+			}
+		}
+	})
 	t.Run("keeping what the original had", func(t *testing.T) {
 		l := newLab(t, oneVM().with("state: running", "state: off"))
 		im := l.prepareImport(l.staged(), crmID)

@@ -116,7 +116,7 @@ type Concern struct {
 
 // VirtualMachineDisk is one attached disk.
 type VirtualMachineDisk struct {
-	// key is the disk's place, such as SCSI-0-1.
+	// key is the disk's place, such as SCSI-0-1. On a controller that is neither IDE nor SCSI it is Other-0-0 and so on, counted.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
@@ -125,7 +125,7 @@ type VirtualMachineDisk struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Path string `json:"path,omitempty"`
-	// kind is VHDX, VHD, PassThrough, Shared or Unreadable.
+	// kind is VHDX, VHD, PassThrough, Shared, Remote, Unknown or Unreadable. Unknown is a disk of another format, or on another controller than IDE and SCSI.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,6 +11,7 @@ import (
 const (
 	subController   = "Microsoft:Hyper-V:Synthetic SCSI Controller"
 	subIDE          = "Microsoft:Hyper-V:Emulated IDE Controller"
+	subPMEM         = "Microsoft:Hyper-V:Persistent Memory Controller"
 	subDrive        = "Microsoft:Hyper-V:Synthetic Disk Drive"
 	subPhysical     = "Microsoft:Hyper-V:Physical Disk Drive"
 	subHardDisk     = "Microsoft:Hyper-V:Virtual Hard Disk"
@@ -28,6 +30,7 @@ const (
 	typeDrive       = 17
 	typeHardDisk    = 31
 	typeConnection  = 33
+	typePMEM        = 32771
 	typeVSSSettings = 1 // other
 )
 
@@ -168,6 +171,9 @@ func (h *Host) controllers(s *settings) []object {
 	}
 	for n := range int(*s.config.SCSIControllers) {
 		add(scsi, n, typeSCSI, subController)
+	}
+	if slices.ContainsFunc(s.config.Disks, diskConfig.persistent) {
+		add(pmem, 0, typePMEM, subPMEM)
 	}
 	return out
 }

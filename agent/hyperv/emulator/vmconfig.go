@@ -237,6 +237,8 @@ func (c *vmConfig) checkDisks() error {
 			return fmt.Errorf("disks[%d].controller: %w", i, err)
 		case c.Generation == 2 && a.kind == ide:
 			return fmt.Errorf("disks[%d].controller: a generation 2 VM has no IDE controller", i)
+		case c.Generation == 1 && a.kind == pmem:
+			return fmt.Errorf("disks[%d].controller: a generation 1 VM has no controller for persistent memory", i)
 		case addresses[a]:
 			return fmt.Errorf("disks[%d].controller: %s is taken", i, d.Controller)
 		case count(d.Path != "", d.PassThrough != nil, d.Empty) != 1:
