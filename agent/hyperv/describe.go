@@ -308,13 +308,9 @@ func describeNetworks(devices func(string) []wmi.Instance, switches map[string]s
 		errs.keep(r.err)
 	}
 	var out []NetworkAdapter
-	for _, instance := range devices(classNetworkPort) {
-		r := &reader{Instance: instance}
-		out = append(out, NetworkAdapter{
-			Name: r.text("ElementName"), Address: r.text("Address"), Static: r.flag("StaticMacAddress"),
-			Switch: connected[strings.ToUpper(r.text("InstanceID"))],
-		})
-		errs.keep(r.err)
+	for _, a := range describeAdapters(devices, errs) {
+		a.Switch = connected[a.id]
+		out = append(out, a.NetworkAdapter)
 	}
 	slices.SortFunc(out, func(a, b NetworkAdapter) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Address, b.Address))

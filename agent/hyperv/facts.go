@@ -48,11 +48,12 @@ const (
 	// classBackupComponent is the running counterpart of classBackupService, a device of the VM.
 	classBackupComponent = "Msvm_VssComponent"
 	classNetworkPort     = "Msvm_SyntheticEthernetPortSettingData"
+	classLegacyPort      = "Msvm_EmulatedEthernetPortSettingData"
 	classNetworkBinding  = "Msvm_EthernetPortAllocationSettingData"
 )
 
 var deviceClasses = []string{
-	classAllocation, classResource, classMemory, classProcessor, classBackupService, classNetworkPort, classNetworkBinding,
+	classAllocation, classResource, classMemory, classProcessor, classBackupService, classNetworkPort, classLegacyPort, classNetworkBinding,
 }
 
 // allFacts reads all VMs with one query per class.
@@ -76,6 +77,18 @@ func (h *Host) factsOf(ctx context.Context, id string) (facts, error) {
 // components are the device settings of one settings object, of a VM or a checkpoint.
 func (h *Host) components(ctx context.Context, settings, class string) ([]wmi.Instance, error) {
 	return h.virt.Associators(ctx, settings, "Msvm_VirtualSystemSettingDataComponent", class)
+}
+
+// devicesOf reads the devices of some classes of one settings object, for the functions that describe them.
+func (h *Host) devicesOf(ctx context.Context, settings string, classes ...string) (func(class string) []wmi.Instance, error) {
+	found := map[string][]wmi.Instance{}
+	for _, class := range classes {
+		var err error
+		if found[class], err = h.components(ctx, settings, class); err != nil {
+			return nil, fmt.Errorf("read %s: %w", class, err)
+		}
+	}
+	return func(class string) []wmi.Instance { return found[class] }, nil
 }
 
 // readFacts reads the objects of one VM, or of all with id "", and its devices through the function given.

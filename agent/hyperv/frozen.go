@@ -146,15 +146,11 @@ func (h *Host) checkpointSettings(ctx context.Context, cp Checkpoint) (wmi.Insta
 
 // storageOf reads the storage devices of one settings object, of a VM or of a checkpoint. It opens no file.
 func (h *Host) storageOf(ctx context.Context, settings string) (storage, error) {
-	components := map[string][]wmi.Instance{}
-	for _, class := range []string{classResource, classAllocation} {
-		found, err := h.components(ctx, settings, class)
-		if err != nil {
-			return storage{}, fmt.Errorf("read %s: %w", class, err)
-		}
-		components[class] = found
+	devices, err := h.devicesOf(ctx, settings, classResource, classAllocation)
+	if err != nil {
+		return storage{}, err
 	}
 	errs := &reader{}
-	s := describeStorage(func(class string) []wmi.Instance { return components[class] }, errs)
+	s := describeStorage(devices, errs)
 	return s, errs.err
 }

@@ -17,8 +17,6 @@ const (
 	resourceStorage = 31
 )
 
-const subTypeNetwork = "Microsoft:Hyper-V:Synthetic Ethernet Port"
-
 // addDevice adds one device to a VM.
 func (h *Host) addDevice(ctx context.Context, settings string, device wmi.Object) error {
 	_, err := h.callService(ctx, managementService, "AddResourceSettings", wmi.Params{

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
@@ -85,28 +83,19 @@ func (h *Host) placeAdapters(ctx context.Context, planned plannedVM, t RestoreTa
 	if err != nil {
 		return err
 	}
-	ports, err := h.components(ctx, planned.settings.Path, classNetworkPort)
+	adapters, bindings, err := h.adaptersOf(ctx, planned.settings.Path)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", classNetworkPort, err)
+		return err
 	}
-	names := map[string]string{} // of the ports, by their ids
-	for _, instance := range ports {
-		r := &reader{Instance: instance}
-		names[referenced(r.Path, "InstanceID")] = r.text("ElementName")
-		static := r.flag("StaticMacAddress")
-		if r.err != nil {
-			return r.err
-		}
-		if static && !t.KeepNetworks {
-			err := h.modifyDevices(ctx, wmi.Object{Class: classNetworkPort, Path: r.Path, Properties: map[string]any{"StaticMacAddress": false}})
+	names := map[string]string{} // by the adapters' ids
+	for _, a := range adapters {
+		names[a.id] = a.Name
+		if a.Static && !t.KeepNetworks {
+			err := h.modifyDevices(ctx, wmi.Object{Class: a.class, Path: a.path, Properties: map[string]any{"StaticMacAddress": false}})
 			if err != nil {
-				return refusal(fmt.Errorf("give network adapter %q an address: %w", r.text("ElementName"), err))
+				return refusal(fmt.Errorf("give network adapter %q an address: %w", a.Name, err))
 			}
 		}
-	}
-	bindings, err := h.components(ctx, planned.settings.Path, classNetworkBinding)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", classNetworkBinding, err)
 	}
 	for _, instance := range bindings {
 		if err := h.reconnect(ctx, plan, &reader{Instance: instance}, names); err != nil {
@@ -146,19 +135,12 @@ func (h *Host) ensureNetworks(ctx context.Context, settings string, adapters []N
 	if err != nil {
 		return nil, err
 	}
-	have, err := h.components(ctx, settings, classNetworkPort)
+	have, _, err := h.adaptersOf(ctx, settings)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", classNetworkPort, err)
+		return nil, err
 	}
 	for i := len(have); i < len(adapters); i++ {
-		properties := map[string]any{
-			"ResourceType": int64(resourceNetwork), "ResourceSubType": subTypeNetwork, "ElementName": adapters[i].Name,
-			"VirtualSystemIdentifiers": []string{"{" + uuid.NewString() + "}"}, "StaticMacAddress": false,
-		}
-		if t.KeepNetworks && adapters[i].Static {
-			properties["StaticMacAddress"], properties["Address"] = true, adapters[i].Address
-		}
-		if err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkPort, Properties: properties}); err != nil {
+		if err := h.addDevice(ctx, settings, adapters[i].device(t.KeepNetworks)); err != nil {
 			return nil, fmt.Errorf("add network adapter %q: %w", adapters[i].Name, err)
 		}
 	}
@@ -166,15 +148,11 @@ func (h *Host) ensureNetworks(ctx context.Context, settings string, adapters []N
 	return plan.warnings, err
 }
 
-// connect gives each adapter that has no connection the one that it is meant for. Adapters of one name are taken in their order.
+// connect gives each adapter that has no connection the one that it is meant for. Adapters of one name and kind are taken in their order.
 func (h *Host) connect(ctx context.Context, settings string, adapters []NetworkAdapter, plan *networkPlan) error {
-	ports, err := h.components(ctx, settings, classNetworkPort)
+	have, bindings, err := h.adaptersOf(ctx, settings)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", classNetworkPort, err)
-	}
-	bindings, err := h.components(ctx, settings, classNetworkBinding)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", classNetworkBinding, err)
+		return err
 	}
 	connected := map[string]bool{}
 	for _, instance := range bindings {
@@ -184,25 +162,23 @@ func (h *Host) connect(ctx context.Context, settings string, adapters []NetworkA
 		}
 		connected[referenced(parent, "InstanceID")] = true
 	}
-	for _, adapter := range adapters {
-		path := plan.wanted(adapter.Name, virtualSwitch{name: adapter.Switch})
-		for i, port := range ports {
-			r := &reader{Instance: port}
-			if name := r.text("ElementName"); r.err != nil || name != adapter.Name {
-				continue
-			}
-			ports = append(ports[:i:i], ports[i+1:]...)
-			if path == "" || connected[referenced(port.Path, "InstanceID")] {
-				break
-			}
-			err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkBinding, Properties: map[string]any{
-				"ResourceType": int64(resourceConnection), "ResourceSubType": subTypeConnection, "Parent": port.Path,
-				"HostResource": []string{path}, "EnabledState": int64(connectionEnabled),
-			}})
-			if err != nil {
-				return fmt.Errorf("connect network adapter %q: %w", adapter.Name, err)
-			}
-			break
+	for _, wanted := range adapters {
+		path := plan.wanted(wanted.Name, virtualSwitch{name: wanted.Switch})
+		at := slices.IndexFunc(have, func(a adapter) bool { return a.Name == wanted.Name && a.Legacy == wanted.Legacy })
+		if at < 0 {
+			continue
+		}
+		port := have[at]
+		have = slices.Delete(have, at, at+1)
+		if path == "" || connected[port.id] {
+			continue
+		}
+		err := h.addDevice(ctx, settings, wmi.Object{Class: classNetworkBinding, Properties: map[string]any{
+			"ResourceType": int64(resourceConnection), "ResourceSubType": subTypeConnection, "Parent": port.path,
+			"HostResource": []string{path}, "EnabledState": int64(connectionEnabled),
+		}})
+		if err != nil {
+			return fmt.Errorf("connect network adapter %q: %w", wanted.Name, err)
 		}
 	}
 	return nil

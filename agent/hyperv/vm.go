@@ -135,7 +135,7 @@ type Firmware struct {
 	SecureBootTemplate string `json:"secureBootTemplate,omitempty"`
 }
 
-// NetworkAdapter is one synthetic network card.
+// NetworkAdapter is one network card.
 type NetworkAdapter struct {
 	Name string `json:"name"`
 	// Address is the MAC address, 12 hexadecimal digits. Static tells that it is fixed in the settings.
@@ -143,6 +143,8 @@ type NetworkAdapter struct {
 	Static  bool   `json:"static,omitempty"`
 	// Switch is the name of the virtual switch, "" when not connected.
 	Switch string `json:"switch,omitempty"`
+	// Legacy is an emulated card, which only a VM of generation 1 can have: its guest needs no driver of Hyper-V for it, and can boot from the network.
+	Legacy bool `json:"legacy,omitempty"`
 }
 
 // CheckpointKind tells whose a checkpoint is.

@@ -151,8 +151,8 @@ func addResource(h *Host, v *vm, c *vmConfig, o wmi.Object) (string, error) {
 		return h.addDrive(current, c, o, subType == subPhysical)
 	case subType == subHardDisk:
 		return h.addDisk(current, c, o)
-	case subType == subPort:
-		c.NetworkAdapters = append(c.NetworkAdapters, adapterConfig{})
+	case subType == subPort, subType == subLegacyPort:
+		c.NetworkAdapters = append(c.NetworkAdapters, adapterConfig{Legacy: subType == subLegacyPort})
 		index := len(c.NetworkAdapters) - 1
 		setPort(&c.NetworkAdapters[index], o.Properties)
 		return h.path(o.Class, h.adapter(&settings{vm: v, config: *c}, index, c.NetworkAdapters[index])[0].properties), nil

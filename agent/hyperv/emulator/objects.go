@@ -35,6 +35,7 @@ var builders = map[string]func(*Host) []object{
 	"Msvm_MemorySettingData":                 deviceBuilder("Msvm_MemorySettingData"),
 	"Msvm_ProcessorSettingData":              deviceBuilder("Msvm_ProcessorSettingData"),
 	"Msvm_SyntheticEthernetPortSettingData":  deviceBuilder("Msvm_SyntheticEthernetPortSettingData"),
+	"Msvm_EmulatedEthernetPortSettingData":   deviceBuilder("Msvm_EmulatedEthernetPortSettingData"),
 	"Msvm_EthernetPortAllocationSettingData": deviceBuilder("Msvm_EthernetPortAllocationSettingData"),
 	"Msvm_VssComponentSettingData":           deviceBuilder("Msvm_VssComponentSettingData"),
 

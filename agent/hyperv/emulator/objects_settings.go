@@ -18,6 +18,7 @@ const (
 	subDVD          = "Microsoft:Hyper-V:Synthetic DVD Drive"
 	subImage        = "Microsoft:Hyper-V:Virtual CD/DVD Disk"
 	subPort         = "Microsoft:Hyper-V:Synthetic Ethernet Port"
+	subLegacyPort   = "Microsoft:Hyper-V:Emulated Ethernet Port"
 	subConnection   = "Microsoft:Hyper-V:Ethernet Connection"
 	subMemory       = "Microsoft:Hyper-V:Memory"
 	subProcessor    = "Microsoft:Hyper-V:Processor"
@@ -276,10 +277,15 @@ func (h *Host) adapter(s *settings, i int, a adapterConfig) []object {
 	if name == "" {
 		name = "Network Adapter"
 	}
-	port := s.part(partPort, "Msvm_SyntheticEthernetPortSettingData", map[string]any{
-		"InstanceID": id, "ElementName": name, "ResourceType": int64(typePort), "ResourceSubType": subPort,
-		"Address": mac, "StaticMacAddress": a.MAC != "", "VirtualSystemIdentifiers": []string{"{" + derivedGUID(id) + "}"},
-	})
+	properties := map[string]any{
+		"InstanceID": id, "ElementName": name, "ResourceType": int64(typePort), "ResourceSubType": subLegacyPort, "Address": mac, "StaticMacAddress": a.MAC != "",
+	}
+	class := "Msvm_EmulatedEthernetPortSettingData"
+	if !a.Legacy {
+		class = "Msvm_SyntheticEthernetPortSettingData"
+		properties["ResourceSubType"], properties["VirtualSystemIdentifiers"] = subPort, []string{"{" + derivedGUID(id) + "}"}
+	}
+	port := s.part(partPort, class, properties)
 	port.part.index = i
 	if a.Switch == "" {
 		return []object{port}
@@ -290,7 +296,7 @@ func (h *Host) adapter(s *settings, i int, a adapterConfig) []object {
 	}
 	connection := s.part(partConnection, "Msvm_EthernetPortAllocationSettingData", map[string]any{
 		"InstanceID": id + `\C`, "ElementName": "Ethernet Connection", "ResourceType": int64(typeConnection), "ResourceSubType": subConnection,
-		"Parent": h.resourcePath("Msvm_SyntheticEthernetPortSettingData", id), "HostResource": resource, "EnabledState": int64(2),
+		"Parent": h.resourcePath(class, id), "HostResource": resource, "EnabledState": int64(2),
 		"LastKnownSwitchName": a.Switch,
 	})
 	connection.part.index = i
@@ -309,6 +315,7 @@ func templates(class string) []object {
 		{"Msvm_ResourceAllocationSettingData", subPhysical, typeDrive},
 		{"Msvm_StorageAllocationSettingData", subHardDisk, typeHardDisk},
 		{"Msvm_SyntheticEthernetPortSettingData", subPort, typePort},
+		{"Msvm_EmulatedEthernetPortSettingData", subLegacyPort, typePort},
 		{"Msvm_EthernetPortAllocationSettingData", subConnection, typeConnection},
 		{"Msvm_MemorySettingData", subMemory, typeMemory},
 		{"Msvm_ProcessorSettingData", subProcessor, typeProcessor},

@@ -78,6 +78,8 @@ type adapterConfig struct {
 	Switch string `yaml:"switch,omitempty"`
 	// MAC is a static address of 12 hexadecimal digits; empty means a dynamic one.
 	MAC string `yaml:"mac,omitempty"`
+	// Legacy is an emulated adapter, which guests without drivers of Hyper-V know.
+	Legacy bool `yaml:"legacy,omitempty"`
 }
 
 type vmState string
@@ -275,11 +277,21 @@ func (c *vmConfig) checkDVDDrives() error {
 
 var macPattern = regexp.MustCompile(`^[0-9A-Fa-f]{12}$`)
 
+// maxLegacyAdapters is how many legacy network adapters a VM of generation 1 has at most.
+const maxLegacyAdapters = 4
+
 func (c *vmConfig) checkAdapters() error {
+	legacy := 0
 	for i, a := range c.NetworkAdapters {
 		if a.MAC != "" && !macPattern.MatchString(a.MAC) {
 			return fmt.Errorf("networkAdapters[%d].mac: %q is not 12 hexadecimal digits", i, a.MAC)
 		}
+		if a.Legacy {
+			legacy++
+		}
+	}
+	if legacy > maxLegacyAdapters || legacy > 0 && c.Generation != 1 {
+		return fmt.Errorf("networkAdapters: a generation 1 VM has at most %d legacy ones, another none", maxLegacyAdapters)
 	}
 	return nil
 }

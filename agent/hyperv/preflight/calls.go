@@ -48,6 +48,7 @@ var calls = map[string][]use{
 		{class: "Msvm_VssComponentSettingData", reads: []string{"InstanceID", "EnabledState"}},
 		{class: "Msvm_VssComponent", reads: []string{"SystemName", "OperationalStatus"}},
 		{class: "Msvm_SyntheticEthernetPortSettingData", reads: []string{"InstanceID", "ElementName", "Address", "StaticMacAddress", "VirtualSystemIdentifiers"}},
+		{class: "Msvm_EmulatedEthernetPortSettingData", reads: []string{"InstanceID", "ElementName", "Address", "StaticMacAddress"}},
 		{class: "Msvm_EthernetPortAllocationSettingData", reads: []string{"InstanceID", "Parent", "HostResource", "EnabledState", "LastKnownSwitchName"}},
 		{class: "Msvm_SecuritySettingData", lacking: true, reads: []string{"InstanceID", "TpmEnabled", "ShieldingRequested"}},
 		{class: "Msvm_FcPortAllocationSettingData", lacking: true, reads: []string{"InstanceID"}},
