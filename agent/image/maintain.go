@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -78,7 +80,13 @@ func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (done M
 		return done, damaged(err, "list images")
 	}
 	err = repo.DirectWriteSession(ctx, r.session, repo.WriteSessionOptions{Purpose: "maintain"},
-		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		func(ctx context.Context, w repo.DirectRepositoryWriter) (err error) {
+			// kopia locks a file beside that of its configuration.
+			dir := filepath.Dir(w.ConfigFilename())
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return fmt.Errorf("prepare the working directory: %w", err)
+			}
+			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 			return maintenance.RunExclusive(ctx, w, opts.mode(), false, func(ctx context.Context, run maintenance.RunParameters) error {
 				done, err = r.runMaintenance(ctx, w, images, run, opts)
 				return err

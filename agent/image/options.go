@@ -47,7 +47,8 @@ const (
 
 // Options tune a handle on a repository. The zero value works.
 type Options struct {
-	// WorkDir holds a small configuration file without secrets while the repository is open. Default: the system's temporary directory.
+	// WorkDir holds a small configuration file without secrets while a repository is opened or maintained, and then what does not fit into memory.
+	// Default: the system's temporary directory.
 	WorkDir string
 	// Parallelism is how many leaves are read, hashed and compressed, or fetched, at the same time, by all disks of an image together.
 	// Default: two per CPU, so that the CPUs have work while others wait for a disk or the repository, but no more than half of the budget

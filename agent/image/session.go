@@ -50,7 +50,6 @@ type session struct {
 	store   *storage.Storage
 	markers *markers
 	format  formatBlobs // when it was opened
-	dir     string      // empty when it has none
 	once    sync.Once
 }
 
@@ -67,17 +66,13 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(opts.WorkDir, "repository-")
-	if err != nil {
-		return nil, fmt.Errorf("prepare the working directory: %w", err)
-	}
-	s := &session{store: store, dir: dir}
+	s := &session{store: store}
 	s.format, err = readFormat(ctx, store)
 	if err == nil {
-		s.DirectRepository, err = openKopia(ctx, pin(store, s.format), dir, password, opts, how)
+		s.DirectRepository, err = openKopia(ctx, pin(store, s.format), password, opts, how)
 	}
 	if err != nil {
-		return nil, errors.Join(openError(unfinished(ctx, store, err)), removeWorkDir(dir))
+		return nil, openError(unfinished(ctx, store, err))
 	}
 	if s.markers, err = s.openMarkers(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
@@ -85,7 +80,17 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	return s, nil
 }
 
-func openKopia(ctx context.Context, store blob.Storage, dir, password string, opts Options, how access) (repo.DirectRepository, error) {
+// openKopia opens a repository of kopia's by a configuration file, which kopia wants. It is gone afterwards, so that a process that is killed leaves none.
+func openKopia(ctx context.Context, store blob.Storage, password string, opts Options, how access) (opened repo.DirectRepository, err error) {
+	dir, err := os.MkdirTemp(opts.WorkDir, "repository-")
+	if err != nil {
+		return nil, fmt.Errorf("prepare the working directory: %w", err)
+	}
+	defer func() {
+		if removed := os.RemoveAll(dir); removed != nil && err == nil {
+			err = errors.Join(fmt.Errorf("remove the working directory: %w", removed), opened.Close(ctx))
+		}
+	}()
 	id := uuid.NewString()
 	handles.Store(id, store)
 	defer handles.Delete(id)
@@ -100,7 +105,7 @@ func openKopia(ctx context.Context, store blob.Storage, dir, password string, op
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, err
 	}
-	opened, err := repo.Open(ctx, file, password, &repo.Options{
+	general, err := repo.Open(ctx, file, password, &repo.Options{
 		TimeNowFunc:          opts.Now,
 		DisableRepositoryLog: true,
 		DoNotWaitForUpgrade:  true,
@@ -109,11 +114,11 @@ func openKopia(ctx context.Context, store blob.Storage, dir, password string, op
 	if err != nil {
 		return nil, err
 	}
-	direct, ok := opened.(repo.DirectRepository)
+	opened, ok := general.(repo.DirectRepository)
 	if !ok {
-		return nil, errors.Join(errors.New("kopia gave no direct access"), opened.Close(ctx))
+		return nil, errors.Join(errors.New("kopia gave no direct access"), general.Close(ctx))
 	}
-	return direct, nil
+	return opened, nil
 }
 
 func openError(err error) error {
@@ -132,24 +137,7 @@ func openError(err error) error {
 func (s *session) close(ctx context.Context) error {
 	var err error
 	s.once.Do(func() {
-		err = errors.Join(s.DirectRepository.Close(context.WithoutCancel(ctx)), removeWorkDir(s.dir))
+		err = s.DirectRepository.Close(context.WithoutCancel(ctx))
 	})
 	return err
-}
-
-// removeWorkDir removes what openKopia and kopia wrote: plain files, for nothing is cached on disk.
-func removeWorkDir(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return os.Remove(dir)
 }

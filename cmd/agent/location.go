@@ -42,7 +42,7 @@ func (f *repositoryFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.region, "region", os.Getenv("AWS_REGION"), "region of an S3 bucket")
 	flags.StringVar(&f.account, "account", os.Getenv("AZURE_STORAGE_ACCOUNT"), "storage account of an Azure container")
 	flags.StringVar(&f.ca, "ca-file", "", "PEM file with the certificates that an S3 store is trusted by, in place of the system's")
-	flags.StringVar(&f.workDir, "work-dir", "", "folder for a small file without secrets while the repository is open (default: the system's temporary folder)")
+	flags.StringVar(&f.workDir, "work-dir", "", "folder for a small file without secrets while a repository is opened (default: the system's temporary folder)")
 	flags.IntVar(&f.parallelism, "parallelism", 0, "pieces of a disk that are fetched at once (default: one per CPU)")
 }
 
