@@ -30,6 +30,9 @@ type Checkpoint struct {
 	Tag   string    `json:"tag"`
 	Level Level     `json:"level"`
 	Taken time.Time `json:"taken"`
+	// Unnamed is why Hyper-V did not let the checkpoint have the name that says whose it is, "" when it has it. Such a checkpoint is ours to the Host that took or
+	// found it, and to one that is told of it (Recognize); to anybody else it looks like another product's.
+	Unnamed string `json:"unnamed,omitempty"`
 }
 
 // CheckpointRequest says what checkpoint to take.
@@ -52,11 +55,11 @@ type CheckpointRequest struct {
 // Intent is what the host looked like before a checkpoint was asked for. The caller writes it to its journal, and then calls Checkpoint with it,
 // every time for the same tag.
 //
-// It closes the one window that Hyper-V leaves open: a checkpoint gets its name only after it was made, and an agent that dies in between leaves
-// one that nobody can tell from another product's. With the intent it can be told: it is ours if it has no name of ours yet, did not exist when
-// the intent was written, and was made soon after. Another product cannot have made it at the same time, because Hyper-V allows a VM one
-// recovery checkpoint at a time; that leaves the case that our request never reached Hyper-V and another product came first within
-// adoptionWindow, which a product that names its checkpoints survives too, as soon as it has named it.
+// It closes the one window that Hyper-V leaves open: a checkpoint gets its name only after it was made, if Hyper-V lets it have one at all, and an agent
+// that dies in between leaves one that nobody can tell from another product's. With the intent it can be told: it is ours if it has no name of
+// ours, did not exist when the intent was written, was made soon after, and is the only such one. Another product cannot have made it at the same time,
+// because Hyper-V allows a VM one recovery checkpoint at a time; that leaves the case that our request never reached Hyper-V and another product
+// came first within adoptionWindow.
 type Intent struct {
 	// Time is by the host's clock.
 	Time  time.Time `json:"time"`
@@ -67,28 +70,6 @@ type Intent struct {
 
 // adoptionWindow is how long after an intent Hyper-V may still finish the checkpoint that was asked for: longer than anybody waits for a guest.
 const adoptionWindow = 90 * time.Minute
-
-// The mark of our checkpoints is their name: "hyperkeep <tag> <level>".
-const namePrefix = "hyperkeep "
-
-func checkpointName(tag string, level Level) string {
-	return namePrefix + tag + " " + strings.ToLower(string(level))
-}
-
-// parseName reads our mark. A name that has no level that we know counts as Crash, which promises least.
-func parseName(name string) (tag string, level Level, ours bool) {
-	rest, ours := strings.CutPrefix(name, namePrefix)
-	if !ours {
-		return "", "", false
-	}
-	tag, text, _ := strings.Cut(rest, " ")
-	for _, level := range []Level{Application, Offline} {
-		if text == strings.ToLower(string(level)) {
-			return tag, level, tag != ""
-		}
-	}
-	return tag, Crash, tag != ""
-}
 
 // PrepareCheckpoint looks at a VM before a checkpoint at this level. It changes nothing. ErrVMNotFound.
 func (h *Host) PrepareCheckpoint(ctx context.Context, vmID string, level Level) (Intent, error) {
@@ -153,7 +134,7 @@ func (h *Host) situation(ctx context.Context, vmID string) (VM, error) {
 	if f.systems, err = h.keyedOnce(ctx, classSystem, "Name", id); err != nil {
 		return VM{}, err
 	}
-	vm, found, err := describeVM(f, id, f.settings[id])
+	vm, found, err := h.describeVM(f, id)
 	if err == nil && !found {
 		err = fmt.Errorf("%w: %s", ErrVMNotFound, vmID)
 	}
@@ -277,24 +258,8 @@ func checkpointFailure(err error, application bool, timeout time.Duration) error
 	return err
 }
 
-// name marks a checkpoint as ours. Only then is it one.
-func (h *Host) name(ctx context.Context, made wmi.Instance, vmID, tag string, level Level) (Checkpoint, error) {
-	r := &reader{Instance: made}
-	cp := Checkpoint{ID: r.text("InstanceID"), VMID: vmID, Tag: tag, Level: level, Taken: r.time("CreationTime")}
-	if r.err != nil {
-		return Checkpoint{}, r.err
-	}
-	_, err := h.callService(ctx, managementService, "ModifySystemSettings", wmi.Params{
-		"SystemSettings": wmi.Object{Class: classSettings, Path: made.Path, Properties: map[string]any{"ElementName": checkpointName(tag, level)}},
-	})
-	if err != nil {
-		return Checkpoint{}, fmt.Errorf("name the checkpoint: %w", err)
-	}
-	return cp, nil
-}
-
 // FindCheckpoint returns the checkpoint of a task: the one that carries its tag, else the one that its intent identifies, which then gets
-// its name. ErrCheckpointNotFound, ErrVMNotFound.
+// its name, if Hyper-V lets it. ErrCheckpointNotFound, ErrVMNotFound.
 func (h *Host) FindCheckpoint(ctx context.Context, vmID, tag string, intent Intent) (Checkpoint, error) {
 	vm, err := h.situation(ctx, vmID)
 	if err != nil {
@@ -304,24 +269,26 @@ func (h *Host) FindCheckpoint(ctx context.Context, vmID, tag string, intent Inte
 }
 
 func (h *Host) find(ctx context.Context, vm VM, tag string, intent Intent) (Checkpoint, error) {
-	recovery := vm.recoveryCheckpoints()
-	for _, node := range recovery {
+	var made []CheckpointNode
+	for _, node := range vm.recoveryCheckpoints() {
 		if node.Tag == tag {
-			_, level, _ := parseName(node.Name)
-			return Checkpoint{ID: node.ID, VMID: vm.ID, Tag: tag, Level: level, Taken: node.Created}, nil
+			cp, _ := h.claimed(node.ID, node.Name)
+			cp.ID, cp.VMID, cp.Taken = node.ID, vm.ID, node.Created
+			return cp, nil
 		}
-	}
-	for _, node := range recovery {
 		if intent.identifies(node) {
-			made, err := h.virt.Get(ctx, node.path)
-			if err != nil {
-				return Checkpoint{}, fmt.Errorf("find the checkpoint of task %s: %w", tag, err)
-			}
-			// The VM's state at that moment is not known any more, so Offline cannot be claimed.
-			return h.name(ctx, made, vm.ID, tag, intent.Level)
+			made = append(made, node)
 		}
 	}
-	return Checkpoint{}, fmt.Errorf("%w: of task %s", ErrCheckpointNotFound, tag)
+	if len(made) != 1 {
+		return Checkpoint{}, fmt.Errorf("%w: of task %s", ErrCheckpointNotFound, tag)
+	}
+	settings, err := h.virt.Get(ctx, made[0].path)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("find the checkpoint of task %s: %w", tag, err)
+	}
+	// The VM's state at that moment is not known any more, so Offline cannot be claimed.
+	return h.name(ctx, settings, vm.ID, tag, intent.Level)
 }
 
 // identifies tells whether a recovery checkpoint is the unnamed one that was asked for after the intent.
@@ -330,7 +297,7 @@ func (i Intent) identifies(node CheckpointNode) bool {
 		!node.Created.Before(i.Time.Truncate(time.Second)) && node.Created.Before(i.Time.Add(adoptionWindow))
 }
 
-// Owned lists every checkpoint on the host that carries a tag of ours, with one query: what a sweeper compares with the tasks that live.
+// Owned lists every checkpoint on the host that is known as ours, by its name or to this Host, with one query: what a sweeper compares with the tasks that live.
 func (h *Host) Owned(ctx context.Context) ([]Checkpoint, error) {
 	found, err := h.virt.Query(ctx, fmt.Sprintf("SELECT * FROM %s WHERE VirtualSystemType=%s", classSettings, wmi.Quote(typeRecoverySnapshot)))
 	if err != nil {
@@ -339,10 +306,9 @@ func (h *Host) Owned(ctx context.Context) ([]Checkpoint, error) {
 	var out []Checkpoint
 	for _, instance := range found {
 		r := &reader{Instance: instance}
-		if tag, level, ours := parseName(r.text("ElementName")); ours {
-			out = append(out, Checkpoint{
-				ID: r.text("InstanceID"), VMID: strings.ToUpper(r.text("VirtualSystemIdentifier")), Tag: tag, Level: level, Taken: r.time("CreationTime"),
-			})
+		if cp, ours := h.claimed(r.text("InstanceID"), r.text("ElementName")); ours {
+			cp.ID, cp.VMID, cp.Taken = r.text("InstanceID"), strings.ToUpper(r.text("VirtualSystemIdentifier")), r.time("CreationTime")
+			out = append(out, cp)
 		}
 		if r.err != nil {
 			return nil, fmt.Errorf("list our checkpoints: %w", r.err)

@@ -284,27 +284,6 @@ func TestCheckpointSurvivesEveryCrash(t *testing.T) {
 	}.run(t)
 }
 
-// I4: a task that is cancelled in the window before the checkpoint has its name leaves nothing either.
-func TestUnnamedCheckpointIsFoundByItsIntentAndReleased(t *testing.T) {
-	l := newLab(t, oneVM())
-	intent, err := l.PrepareCheckpoint(t.Context(), crmID, hyperv.Crash)
-	l.Expect(err).NotTo(HaveOccurred())
-	stop := l.refuse("ModifySystemSettings", 32769)
-	_, err = l.Checkpoint(t.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: "task-1", Level: hyperv.Crash, Intent: intent})
-	l.Expect(err).To(MatchError(wmi.ErrAccessDenied))
-	stop()
-	owned, err := l.Owned(t.Context())
-	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(owned).To(BeEmpty(), "it has no name yet")
-
-	_, err = l.FindCheckpoint(t.Context(), crmID, "task-1", hyperv.Intent{})
-	l.Expect(err).To(MatchError(hyperv.ErrCheckpointNotFound), "without the intent it is anybody's")
-	cp, err := l.FindCheckpoint(t.Context(), crmID, "task-1", intent)
-	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(l.Release(t.Context(), cp)).To(Succeed())
-	l.Expect(l.vm(crmID).Checkpoints).To(BeEmpty())
-}
-
 // The host's own word for a full volume reaches the task, in whatever language.
 func TestFullVolumeIsToldAsSuch(t *testing.T) {
 	l := newLab(t, oneVM())

@@ -16,8 +16,8 @@ import (
 // describe makes VMs of facts, in order of their ids, and asks the virtual-disk service about each disk file.
 func (h *Host) describe(ctx context.Context, f facts) ([]VM, error) {
 	var vms []VM
-	for id, settings := range f.settings {
-		vm, found, err := describeVM(f, id, settings)
+	for id := range f.settings {
+		vm, found, err := h.describeVM(f, id)
 		if err != nil {
 			return nil, fmt.Errorf("read virtual machine %s: %w", id, err)
 		}
@@ -51,6 +51,18 @@ func (h *Host) inspect(ctx context.Context, d *Disk) error {
 		d.Problem = err.Error()
 	}
 	return nil
+}
+
+// describeVM understands the facts of one VM, and knows those of its checkpoints that are ours without saying so.
+func (h *Host) describeVM(f facts, id string) (VM, bool, error) {
+	vm, found, err := describeVM(f, id, f.settings[id])
+	for i := range vm.Checkpoints {
+		if node := &vm.Checkpoints[i]; node.Kind == CheckpointRecovery {
+			cp, _ := h.claimed(node.ID, node.Name)
+			node.Tag = cp.Tag
+		}
+	}
+	return vm, found, err
 }
 
 // describeVM understands the facts of one VM. It is not found when it is only planned, or was deleted between two queries.
@@ -104,7 +116,6 @@ func checkpointNode(r *reader, kind string) CheckpointNode {
 		node.Kind = CheckpointUser
 	case typeRecoverySnapshot:
 		node.Kind = CheckpointRecovery
-		node.Tag, _, _ = parseName(node.Name)
 	}
 	return node
 }

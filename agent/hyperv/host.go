@@ -10,7 +10,8 @@
 // # Ownership
 //
 // Only what carries our mark is ever changed or deleted: recovery checkpoints by their name, restored VMs by their notes, reference points
-// by the caller naming them. Everything else on the host belongs to somebody else.
+// by the caller naming them. Everything else on the host belongs to somebody else. A recovery checkpoint that Hyper-V does not let us name is ours by what
+// the caller journaled: its Intent, or the Checkpoint itself.
 package hyperv
 
 import (
@@ -56,6 +57,9 @@ type Host struct {
 	// nobody tried yet: no planned VM can come of one.
 	importing sync.Mutex
 	untried   map[string]bool
+	// recognized are the checkpoints of ours that Hyper-V did not let us name, by their ids in upper case. recognizing guards it.
+	recognizing sync.Mutex
+	recognized  map[string]Checkpoint
 
 	shadows    vss.Service
 	shadowTurn chan struct{} // held while a snapshot set is made
@@ -66,7 +70,7 @@ func New(s Seams) *Host {
 	return &Host{
 		virt: s.Virtualization, cim: s.CIM, cluster: s.Cluster, disks: s.Disks, files: s.Files, clock: s.Clock, attacher: s.Attacher,
 		shadows: s.Shadows, shadowTurn: make(chan struct{}, 1),
-		untried: map[string]bool{},
+		untried: map[string]bool{}, recognized: map[string]Checkpoint{},
 	}
 }
 

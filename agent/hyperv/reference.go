@@ -47,7 +47,7 @@ func (h *Host) Convert(ctx context.Context, cp Checkpoint, disks []FrozenDisk) (
 	if err != nil {
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)
 	}
-	if err := ours(settings); err != nil {
+	if err := h.ours(settings); err != nil {
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)
 	}
 	done, err := h.callService(ctx, snapshotService, "ConvertToReferencePoint", wmi.Params{"AffectedSnapshot": settings.Path})
@@ -57,6 +57,7 @@ func (h *Host) Convert(ctx context.Context, cp Checkpoint, disks []FrozenDisk) (
 	if err != nil {
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)
 	}
+	h.forget(cp)
 	made, err := h.results(ctx, done, "ResultingReferencePoint", classReferencePoint)
 	if err != nil {
 		return ReferencePoint{}, fmt.Errorf("convert checkpoint %s: %w", cp.ID, err)

@@ -11,19 +11,6 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
-// ours refuses a checkpoint that is not a recovery checkpoint with our mark, whatever the caller believes.
-func ours(settings wmi.Instance) error {
-	r := &reader{Instance: settings}
-	kind, name := r.text("VirtualSystemType"), r.text("ElementName")
-	if r.err != nil {
-		return r.err
-	}
-	if _, _, ok := parseName(name); !ok || kind != typeRecoverySnapshot {
-		return fmt.Errorf("%w: %q", ErrNotOurs, name)
-	}
-	return nil
-}
-
 // Release removes a checkpoint of ours; nil when it is gone. Its files are merged in the background: see Released. ErrBusy, ErrNotOurs.
 func (h *Host) Release(ctx context.Context, cp Checkpoint) error {
 	settings, err := h.checkpointSettings(ctx, cp)
@@ -31,12 +18,13 @@ func (h *Host) Release(ctx context.Context, cp Checkpoint) error {
 		return nil
 	}
 	if err == nil {
-		err = ours(settings)
+		err = h.ours(settings)
 	}
 	if err == nil {
 		_, err = h.callService(ctx, snapshotService, "DestroySnapshot", wmi.Params{"AffectedSnapshot": settings.Path})
 	}
 	if err == nil || errors.Is(err, wmi.ErrNotFound) || h.gone(ctx, cp) {
+		h.forget(cp)
 		return nil
 	}
 	return fmt.Errorf("release checkpoint %s: %w", cp.ID, err)

@@ -101,6 +101,9 @@ func (r *backupRun) freeze(ctx context.Context) error {
 		return err
 	}
 	r.report.Note("Frozen at %s, %s.", checkpoint.Taken.UTC().Format(time.RFC3339), consistencyOf(checkpoint.Level))
+	if checkpoint.Unnamed != "" {
+		r.report.Note("Hyper-V does not let the checkpoint be named: %s. Until it is released, only this host's agent knows whose it is.", checkpoint.Unnamed)
+	}
 	return r.exclude(excluded)
 }
 

@@ -38,6 +38,9 @@ func RunHost(ctx context.Context, opts HostOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := recognize(opts.Host, journal); err != nil {
+		return err
+	}
 	repositories := &Repositories{Client: a.client, Namespace: a.Namespace, Options: a.Image}
 	repositories.Options.Bandwidth = image.NewBandwidth(a.clock.Now)
 	restores := &restore{host: opts.Host, files: opts.Files, repositories: repositories, journal: journal, claim: a.claim}
@@ -60,4 +63,18 @@ func RunHost(ctx context.Context, opts HostOptions) error {
 			},
 		}
 	})
+}
+
+// recognize tells the host of the checkpoints that earlier sessions took, of which not every one says itself that it is ours.
+func recognize(host *hyperv.Host, journal *Journal) error {
+	entries, err := journal.List()
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Checkpoint != nil {
+			host.Recognize(*entry.Checkpoint)
+		}
+	}
+	return nil
 }

@@ -198,9 +198,12 @@ func (c call) modifySystemSettings() (wmi.Result, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
 	var err error
-	if s := target.settings.snapshot; s != nil {
+	switch s := target.settings.snapshot; {
+	case s != nil && s.Type == typeRecoverySnapshot && v.has(troubleNamesRefused):
+		return refuse(codeInvalidState)
+	case s != nil:
 		err = v.modifySnapshot(s, o.Properties)
-	} else {
+	default:
 		more := map[string]any{}
 		err = v.edit(c.host.ctx, func(c *vmConfig) error { return applySettings(c, more, o.Properties, false) })
 		if err == nil && len(more) > 0 {

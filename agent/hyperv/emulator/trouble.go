@@ -21,9 +21,11 @@ const (
 	troubleDirtyLog trouble = "dirtyLog"
 	// troubleReplicating: Hyper-V Replica works on the disks right now, and a backup conflicts with that.
 	troubleReplicating trouble = "replicating"
+	// troubleNamesRefused: recovery checkpoints cannot be renamed.
+	troubleNamesRefused trouble = "namesRefused"
 )
 
-var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating}
+var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating, troubleNamesRefused}
 
 func (c *vmConfig) checkTroubles() error {
 	for _, t := range c.Troubles {

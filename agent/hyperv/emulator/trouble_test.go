@@ -73,6 +73,25 @@ func TestUnequalArraysLackTheFirstID(t *testing.T) {
 	}
 }
 
+func TestNamesOfRecoveryCheckpointsAreRefused(t *testing.T) {
+	_, c, w := switched(t)
+	renamed := func(kind int64) uint32 {
+		in := snapshotOf(snapshotSettings, "ConsistencyLevel", int64(consistencyCrash))
+		in["AffectedSystem"], in["SnapshotType"] = w.vm("crm").Path, kind
+		w.done(w.invoke(snapshotService, "CreateSnapshot", in))
+		made := w.query("SELECT * FROM %s WHERE VirtualSystemType LIKE '%%Snapshot%%'", systemSettings)
+		return w.invoke(managementService, "ModifySystemSettings", wmi.Params{"SystemSettings": wmi.Object{
+			Class: systemSettings, Path: made[len(made)-1].Path, Properties: map[string]any{"ElementName": "renamed"},
+		}}).ReturnValue
+	}
+	if err := c.SetTrouble(w.ctx, "crm", string(troubleNamesRefused), true); err != nil {
+		t.Fatal(err)
+	}
+	if user, recovery := renamed(snapshotFull), renamed(snapshotRecovery); user != codeDone || recovery != codeInvalidState {
+		t.Errorf("a user's checkpoint: %d, a backup's: %d", user, recovery)
+	}
+}
+
 func TestBlockedMergesGoOnWhenTheVMWasOff(t *testing.T) {
 	_, c, w := switched(t)
 	if err := c.SetTrouble(w.ctx, "crm", string(troubleMergeBlocked), true); err != nil {

@@ -134,11 +134,13 @@ func (m *machine) request(tag string) hyperv.CheckpointRequest {
 func (m *machine) staged() string {
 	m.Helper()
 	request, cp := m.request("task-1"), hyperv.Checkpoint{}
+	m.tell("fail", fault{Method: "ModifySystemSettings", ReturnValue: invalidState})
 	m.failing(func() (err error) {
 		cp, err = m.Checkpoint(m.Context(), request)
 		return err
-	}, "CreateSnapshot", "ModifySystemSettings")
-	m.Expect(m.Owned(m.Context())).To(ConsistOf(HaveField("Tag", "task-1")), "one, though it was made before it could be named")
+	}, "CreateSnapshot")
+	m.Expect(cp.Unnamed).To(ContainSubstring("returned 32775"))
+	m.Expect(m.Owned(m.Context())).To(ConsistOf(cp), "one, though it could not be named")
 	files, err := m.ConfigurationFiles(m.Context(), cp)
 	m.Expect(err).NotTo(HaveOccurred())
 	var names []string

@@ -75,7 +75,7 @@ func (p *Preflight) Cycle(ctx context.Context, r *Report, name string) {
 			r.fail(SectionCycle, "cycle", err, "")
 		}
 		if cleanup != nil {
-			r.fail(SectionCycle, "clean up", cleanup, "Look at the virtual machine's checkpoints: the recovery checkpoint named \"hyperkeep preflight-...\" is of no use any more.")
+			r.fail(SectionCycle, "clean up", cleanup, c.remedy())
 		} else {
 			r.pass(SectionCycle, "clean up", "nothing is left on the host")
 		}
@@ -213,6 +213,7 @@ func (c *cycle) freeze(ctx context.Context) (*pass, error) {
 	if len(c.passes) == 1 {
 		c.found.Level, c.found.CheckpointMillis = q.checkpoint.Level, c.since(began)
 		c.report.pass(SectionCycle, "checkpoint", "%s consistent, after %d ms", strings.ToLower(string(q.checkpoint.Level)), c.found.CheckpointMillis)
+		c.checkName(q.checkpoint)
 	}
 	var excluded []hyperv.ExcludedDisk
 	q.disks, excluded, err = c.host.Disks(ctx, q.checkpoint)
@@ -220,6 +221,28 @@ func (c *cycle) freeze(ctx context.Context) (*pass, error) {
 		err = fmt.Errorf("the checkpoint has %d disks and leaves out %d of %d", len(q.disks), len(excluded), len(c.vm.Disks))
 	}
 	return q, err
+}
+
+// checkName tells whether Hyper-V let the checkpoint have the name by which everybody knows whose it is.
+func (c *cycle) checkName(cp hyperv.Checkpoint) {
+	if cp.Unnamed == "" {
+		c.report.pass(SectionCycle, "checkpoint's name", "Hyper-V takes it")
+		return
+	}
+	c.report.add(SectionCycle, "checkpoint's name", Concern, "Hyper-V refuses it: "+cp.Unnamed,
+		"Backups work, and remove their checkpoints. Keep the agent's state folder: only it tells during a backup whose the checkpoint is.")
+}
+
+// remedy is what a person does about a checkpoint that could not be removed.
+func (c *cycle) remedy() string {
+	const remove = "is of no use any more. Remove it: Get-VMSnapshot -SnapshotType Recovery, Remove-VMSnapshot."
+	for _, q := range c.passes {
+		if q.checkpoint.Unnamed != "" {
+			return fmt.Sprintf("The recovery checkpoint of %s, made at %s, %s", c.vm.Name, q.checkpoint.Taken.Format(time.RFC3339), remove)
+		}
+	}
+	return fmt.Sprintf("The recovery checkpoint of %s named \"hyperkeep preflight-...\", or one without such a name that was made since %s, %s",
+		c.vm.Name, c.report.Time.Format(time.RFC3339), remove)
 }
 
 func (c *cycle) since(began time.Time) int64 { return c.Seams.Clock.Now().Sub(began).Milliseconds() }

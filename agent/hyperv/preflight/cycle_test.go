@@ -186,6 +186,43 @@ func TestACycleFallsBackWhenTheGuestDoesNotQuiesce(t *testing.T) {
 	clean(g, t, h)
 }
 
+// I4: a checkpoint that Hyper-V does not let be named is measured, told and removed like any other.
+func TestACycleWithoutNamesLeavesNothing(t *testing.T) {
+	g := NewWithT(t)
+	h := open(t, oneVM())
+	g.Expect(h.Faults().SetTrouble("crm", "namesRefused", true)).To(Succeed())
+	p := of(seams(h))
+	r := p.Run(t.Context())
+	p.Cycle(t.Context(), r, "crm")
+	g.Expect(r.ExitCode()).To(Equal(preflight.ExitConcerns), "%+v", r.Checks)
+	g.Expect(check(r, preflight.SectionCycle, "checkpoint's name").Found).To(ContainSubstring("32775"))
+	g.Expect(check(r, preflight.SectionCycle, "clean up").Result).To(Equal(preflight.Passed))
+	clean(g, t, h)
+}
+
+// What could not be removed is told so that a person finds it.
+func TestACycleThatCannotCleanUpNamesItsCheckpoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused bool
+		want    string
+	}{
+		"with its name":    {false, `"hyperkeep preflight-..."`},
+		"without its name": {true, "The recovery checkpoint of crm, made at 20"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			h := open(t, oneVM())
+			g.Expect(h.Faults().SetTrouble("crm", "namesRefused", c.refused)).To(Succeed())
+			h.Faults().FailNext(emulator.Fault{Method: "ConvertToReferencePoint", ReturnValue: 32769})
+			h.Faults().FailNext(emulator.Fault{Method: "DestroySnapshot", ReturnValue: 32769, Times: 100})
+			p := of(seams(h))
+			r := p.Run(t.Context())
+			p.Cycle(t.Context(), r, "crm")
+			g.Expect(check(r, preflight.SectionCycle, "clean up").Remedy).To(And(ContainSubstring(c.want), ContainSubstring("Remove-VMSnapshot")))
+		})
+	}
+}
+
 func TestACycleRefusesAMachineThatIsNotFree(t *testing.T) {
 	for name, c := range map[string]struct {
 		vm   string
