@@ -28,8 +28,8 @@ func (h *Host) EnableTracking(ctx context.Context, path string) error {
 // Changes streams what the guest changed on a disk between the checkpoint that base describes and the one that d is part of, in whole sectors and
 // within the disk. The stream may be read again; each reading asks the host.
 //
-// A *TrackingLostError, from Changes or from within the stream, means that the answer cannot be trusted and the disk has to be read in full. An empty
-// stream is an answer: the identity of disk and base was compared first.
+// A *TrackingLostError, from Changes or from within the stream, means that there is no answer, or none that can be trusted, and the disk has to be read in full.
+// Any other error is virtdisk.ErrDisconnected or the context's. An empty stream is an answer: the identity of disk and base was compared first.
 func (h *Host) Changes(ctx context.Context, d FrozenDisk, base TrackedDisk) (extent.Seq, error) {
 	if err := sameDisk(d, base); err != nil {
 		return nil, fmt.Errorf("changes of disk %s: %w", d.Key, err)
@@ -77,11 +77,8 @@ type page struct {
 func (h *Host) changedPage(ctx context.Context, d FrozenDisk, rctID string, at int64) (page, error) {
 	window := extent.Extent{Offset: at, Length: d.VirtualSize - at}
 	changed, processed, err := h.disks.Changes(ctx, d.Path, rctID, window)
-	if errors.Is(err, virtdisk.ErrTrackingLost) || errors.Is(err, virtdisk.ErrTrackingUnsupported) {
-		return page{}, &TrackingLostError{Reason: TrackingIDUnknown, Detail: err.Error()}
-	}
 	if err != nil {
-		return page{}, err
+		return page{}, unanswered(ctx, err)
 	}
 	if processed <= 0 || processed > window.Length {
 		return page{}, &TrackingLostError{Reason: TrackingMalformed,
@@ -92,6 +89,18 @@ func (h *Host) changedPage(ctx context.Context, d FrozenDisk, rctID string, at i
 		changed[i] = e.Clip(covered)
 	}
 	return page{changed: extent.Normalize(changed), end: covered.End()}, nil
+}
+
+// unanswered says what a change query that failed means. Whatever the host's reason, the disk itself can be read still: only of a host that is gone nothing can
+// be asked, and a caller that has given up wants no answer.
+func unanswered(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil, errors.Is(err, virtdisk.ErrDisconnected):
+		return err
+	case errors.Is(err, virtdisk.ErrTrackingLost), errors.Is(err, virtdisk.ErrTrackingUnsupported):
+		return &TrackingLostError{Reason: TrackingIDUnknown, Detail: err.Error()}
+	}
+	return &TrackingLostError{Reason: QueryFailed, Detail: err.Error()}
 }
 
 // inOrder streams the extents of all pages.

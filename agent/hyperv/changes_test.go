@@ -143,14 +143,54 @@ func TestTrackingLost(t *testing.T) {
 	}
 }
 
-func TestDisconnectedDiskServiceIsNotALossOfTracking(t *testing.T) {
-	l := newLab(t, oneVM())
-	base := l.base()
-	disk := l.frozen(l.mustCheckpoint("task-1", hyperv.Crash))[1]
-	away := hyperv.New(hyperv.Seams{Disks: failingDisks{l.host.Disks(), virtdisk.ErrDisconnected}})
-	_, err := away.Changes(t.Context(), disk, base.Disks[1].Tracked())
-	l.Expect(err).To(MatchError(virtdisk.ErrDisconnected))
-	l.Expect(errors.Is(err, hyperv.ErrTrackingLost)).To(BeFalse())
+// I3: whatever a host answers a change query with, at the first page or later, a full read is right. Only a host that does not answer is none.
+func TestFailedChangeQuery(t *testing.T) {
+	const corrupt = 1392 // ERROR_FILE_CORRUPT
+	query := func(code uint32) error { return &virtdisk.Error{Function: "QueryChangesVirtualDisk", Code: code} }
+	for name, c := range map[string]struct {
+		err  error
+		want hyperv.TrackingLostReason // "" for none
+	}{
+		"an id that is not known":         {query(virtdisk.CodeTrackingIDInvalid), hyperv.TrackingIDUnknown},
+		"a format without tracking":       {query(virtdisk.CodeNotSupported), hyperv.TrackingIDUnknown},
+		"access is denied":                {query(virtdisk.CodeAccessDenied), hyperv.QueryFailed},
+		"a sharing violation":             {query(virtdisk.CodeSharingViolation), hyperv.QueryFailed},
+		"an invalid parameter":            {query(virtdisk.CodeInvalidParameter), hyperv.QueryFailed},
+		"a corrupt file":                  {query(corrupt), hyperv.QueryFailed},
+		"a code that nobody has heard of": {query(0xC03A0123), hyperv.QueryFailed},
+		"a file that does not open":       {&virtdisk.Error{Function: "OpenVirtualDisk", Code: virtdisk.CodeFileNotFound}, hyperv.QueryFailed},
+		"a host that is gone":             {query(virtdisk.CodeServerUnavailable), ""},
+	} {
+		for page, from := range map[string]int64{"first page": 0, "later page": diskSize / 2} {
+			t.Run(name+", "+page, func(t *testing.T) {
+				g := NewWithT(t)
+				h := hyperv.New(hyperv.Seams{Disks: failingDisks{untidyDisks{}, from, c.err}})
+				disk := hyperv.FrozenDisk{DiskID: "A", VirtualSize: diskSize, Tracked: true}
+				changed, err := h.Changes(t.Context(), disk, hyperv.TrackedDisk{RCTID: "x", DiskID: "A", VirtualSize: diskSize})
+				if from > 0 {
+					g.Expect(err).NotTo(HaveOccurred())
+					_, err = extent.Collect(changed)
+				}
+				g.Expect(errors.Is(err, hyperv.ErrTrackingLost)).To(Equal(c.want != ""), "%v", err)
+				if c.want == "" {
+					g.Expect(err).To(MatchError(virtdisk.ErrDisconnected))
+					return
+				}
+				lost, _ := errors.AsType[*hyperv.TrackingLostError](err)
+				g.Expect(lost.Reason).To(Equal(c.want))
+				g.Expect(lost.Detail).To(Equal(c.err.Error()), "it has the code")
+			})
+		}
+	}
+	t.Run("a caller that has given up", func(t *testing.T) {
+		g := NewWithT(t)
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		h := hyperv.New(hyperv.Seams{Disks: failingDisks{untidyDisks{}, 0, context.Canceled}})
+		_, err := h.Changes(ctx, hyperv.FrozenDisk{DiskID: "A", VirtualSize: diskSize, Tracked: true}, hyperv.TrackedDisk{RCTID: "x", DiskID: "A", VirtualSize: diskSize})
+		g.Expect(err).To(MatchError(context.Canceled))
+		g.Expect(errors.Is(err, hyperv.ErrTrackingLost)).To(BeFalse())
+	})
 }
 
 // AC-04: a format without tracking is reported, and the disk is named.

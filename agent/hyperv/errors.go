@@ -57,6 +57,8 @@ const (
 	TrackingDisabled TrackingLostReason = "TrackingDisabled"
 	// TrackingIDUnknown: the host cannot resolve the base's tracking id.
 	TrackingIDUnknown TrackingLostReason = "TrackingIDUnknown"
+	// QueryFailed: the host failed to answer a change query, for a reason that says nothing of the tracking id.
+	QueryFailed TrackingLostReason = "QueryFailed"
 	// TrackingMalformed: the host answered a change query with something that no disk can have.
 	TrackingMalformed TrackingLostReason = "TrackingMalformed"
 )

@@ -138,12 +138,16 @@ func (untidyDisks) Changes(_ context.Context, _, _ string, window extent.Extent)
 	return changed, diskSize / 2, nil
 }
 
-// failingDisks answers change queries with an error.
+// failingDisks answers change queries from an offset on with an error.
 type failingDisks struct {
 	virtdisk.Service
-	err error
+	from int64
+	err  error
 }
 
-func (f failingDisks) Changes(context.Context, string, string, extent.Extent) ([]extent.Extent, int64, error) {
-	return nil, 0, f.err
+func (f failingDisks) Changes(ctx context.Context, path, id string, window extent.Extent) ([]extent.Extent, int64, error) {
+	if window.Offset >= f.from {
+		return nil, 0, f.err
+	}
+	return f.Service.Changes(ctx, path, id, window)
 }
