@@ -44,7 +44,7 @@ type CheckpointRequest struct {
 	Level Level
 	// RequireAllDisks makes Hyper-V refuse a VM with disks that no checkpoint can hold, instead of leaving them out.
 	RequireAllDisks bool
-	// CopyOnly asks the guest's applications to leave their logs alone, for a guest whose logs another product truncates.
+	// CopyOnly asks the guest's applications to leave their logs alone. Otherwise they may truncate them as soon as the checkpoint is taken: see CopiesGuests.
 	CopyOnly bool
 	// Timeout bounds the wait for the guest and the host. Zero waits as long as ctx does.
 	Timeout time.Duration
@@ -91,7 +91,7 @@ func (h *Host) PrepareCheckpoint(ctx context.Context, vmID string, level Level) 
 // Checkpoint takes the recovery checkpoint of a task, or returns the one that an earlier call took, whatever its level.
 //
 // ErrVMNotFound, ErrVMState (Application and the VM is saved, paused or a replica), ErrBusy, ErrForeignCheckpoint, ErrQuiesce (with what the guest
-// said; also when Timeout passed at the level Application), ErrNoSpace. After any error, and when ctx ends, a checkpoint may exist all the same:
+// said; also when Timeout passed at the level Application), ErrNoCopy, ErrNoSpace. After any error, and when ctx ends, a checkpoint may exist all the same:
 // call again, or FindCheckpoint and Release.
 func (h *Host) Checkpoint(ctx context.Context, r CheckpointRequest) (Checkpoint, error) {
 	// One look decides both whether ours exists and whether another may be made: a job of an earlier call may be ending right now.
@@ -178,8 +178,6 @@ const (
 	snapshotTypeRecovery   = 32768
 	consistencyApplication = 1
 	consistencyCrash       = 2
-	guestBackupFull        = 1
-	guestBackupCopy        = 2
 )
 
 // createCheckpoint makes the checkpoint, without its name.
@@ -217,26 +215,6 @@ func (h *Host) createCheckpoint(ctx context.Context, vm VM, r CheckpointRequest)
 		}
 	}
 	return wmi.Instance{}, fmt.Errorf("%w: Hyper-V reports success but no recovery checkpoint", ErrCheckpointNotFound)
-}
-
-// firstBuildWithBackupType is version 1703: Windows Server 2016 itself lacks the property, and there every backup is a full one.
-const firstBuildWithBackupType = 15063
-
-// setBackupType tells the guest's applications whether the backup is a copy that leaves their logs alone.
-func (h *Host) setBackupType(ctx context.Context, settings map[string]any, copyOnly bool) error {
-	build, err := h.build(ctx)
-	if err != nil {
-		return err
-	}
-	switch {
-	case build >= firstBuildWithBackupType && copyOnly:
-		settings["GuestBackupType"] = int64(guestBackupCopy)
-	case build >= firstBuildWithBackupType:
-		settings["GuestBackupType"] = int64(guestBackupFull)
-	case copyOnly && settings["ConsistencyLevel"] == int64(consistencyApplication):
-		return fmt.Errorf("%w: Windows Server 2016 cannot make an application-consistent copy that leaves the guest's logs alone", ErrVMState)
-	}
-	return nil
 }
 
 var errTimeout = errors.New("timed out")

@@ -21,6 +21,8 @@ var (
 	ErrVMState = errors.New("not possible in the state of the virtual machine")
 	// ErrQuiesce: the guest did not get ready for an application-consistent checkpoint. A crash-consistent one can still succeed.
 	ErrQuiesce = errors.New("the guest could not be quiesced")
+	// ErrNoCopy: the host's Hyper-V cannot have a guest quiesce without letting its applications truncate their logs.
+	ErrNoCopy = errors.New("the host cannot have the guest's applications leave their logs alone")
 	// ErrNoSpace: a volume of the host is full.
 	ErrNoSpace = errors.New("no space left on a volume of the host")
 	// ErrCheckpointNotFound: the checkpoint does not exist (any more).

@@ -26,7 +26,7 @@ const (
 // Shadow is a backup of one VM through VSS: opened, begun, snapped, read, completed and closed. It is not for concurrent use. Its shadow copies end with it.
 type Shadow struct {
 	host      *Host
-	provider  string // "" has Windows choose
+	options   ShadowOptions
 	vm        VM
 	requester vss.Requester
 	component vss.Component
@@ -46,13 +46,27 @@ type ShadowIntent struct {
 	Settled bool `json:"settled,omitempty"`
 }
 
-// OpenShadow finds the VM, as the caller has looked at it, at the Hyper-V VSS writer. Nothing happens to it. provider is the id of the VSS provider that makes
-// the shadow copies, "" for the one that Windows chooses. ErrNotInWriter, vss.ErrNoWriter, ErrVMNotFound.
-func (h *Host) OpenShadow(ctx context.Context, vm VM, provider string) (*Shadow, error) {
+// ShadowOptions say how shadow copies are made. The zero value is a full backup by the provider that Windows chooses.
+type ShadowOptions struct {
+	// Provider is the id of the VSS provider that makes the shadow copies, "" for the one that Windows chooses.
+	Provider string
+	// CopyOnly asks the guest's applications to leave their logs alone. Otherwise they may truncate them.
+	CopyOnly bool
+}
+
+func (o ShadowOptions) backupType() vss.BackupType {
+	if o.CopyOnly {
+		return vss.Copy
+	}
+	return vss.Full
+}
+
+// OpenShadow finds the VM, as the caller has looked at it, at the Hyper-V VSS writer. Nothing happens to it. ErrNotInWriter, vss.ErrNoWriter, ErrVMNotFound.
+func (h *Host) OpenShadow(ctx context.Context, vm VM, options ShadowOptions) (*Shadow, error) {
 	if h.shadows == nil {
 		return nil, fmt.Errorf("open a shadow copy: %w", ErrVSSUnavailable)
 	}
-	s := &Shadow{host: h, provider: provider, vm: vm}
+	s := &Shadow{host: h, options: options, vm: vm}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open a shadow copy of %s: %w", vm.Name, err), s.Close())
 	}
@@ -61,7 +75,7 @@ func (h *Host) OpenShadow(ctx context.Context, vm VM, provider string) (*Shadow,
 
 // open asks the writer with a new requester.
 func (s *Shadow) open(ctx context.Context) (err error) {
-	if s.requester, err = s.host.shadows.Open(ctx); err != nil {
+	if s.requester, err = s.host.shadows.Open(ctx, s.options.backupType()); err != nil {
 		return shadowFailure(err)
 	}
 	limited, cancel := context.WithTimeout(ctx, metadataLimit)
@@ -137,7 +151,7 @@ func (s *Shadow) begin(ctx context.Context, approach ShadowApproach) (ShadowInte
 		return ShadowIntent{}, fmt.Errorf("%w: the writer lists files on no volume of the host: %v", ErrPath, s.component.Files)
 	}
 	set, err := s.requester.Begin(ctx, vss.Request{
-		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.provider,
+		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.options.Provider,
 	})
 	if err != nil {
 		return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, shadowFailure(err))

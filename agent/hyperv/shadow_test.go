@@ -29,7 +29,7 @@ func TestVSSServiceIsStarted(t *testing.T) {
 // shadow is a shadow copy of the VM, in the way that suits its state without the guest's part, or with it.
 func (l *lab) shadow(application, save bool) (*hyperv.Shadow, hyperv.ShadowIntent, hyperv.ShadowApproach) {
 	l.Helper()
-	s, err := l.OpenShadow(l.Context(), l.vm(crmID), "")
+	s, err := l.OpenShadow(l.Context(), l.vm(crmID), hyperv.ShadowOptions{})
 	l.Expect(err).NotTo(HaveOccurred())
 	l.Cleanup(func() { l.Expect(s.Close()).To(Succeed()) })
 	info, err := l.Info(l.Context())
@@ -168,7 +168,7 @@ func TestShadowIsRefused(t *testing.T) {
 	t.Run("while another product holds a recovery checkpoint", func(t *testing.T) {
 		l := newLab(t, oneVM())
 		l.snapshot(32768)
-		s, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), hyperv.ShadowOptions{})
 		l.Expect(err).NotTo(HaveOccurred())
 		defer s.Close()
 		_, err = s.Begin(t.Context(), hyperv.ShadowApproach{})
@@ -176,7 +176,7 @@ func TestShadowIsRefused(t *testing.T) {
 	})
 	t.Run("for a VM that the writer does not list, as seen on Server 2025", func(t *testing.T) {
 		l := newLab(t, oneVM().with("state: running", "state: running\nhiddenFromWriter: true"))
-		_, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
+		_, err := l.OpenShadow(t.Context(), l.vm(crmID), hyperv.ShadowOptions{})
 		l.Expect(err).To(MatchError(hyperv.ErrNotInWriter))
 	})
 	t.Run("when the guest never answers, within its time", func(t *testing.T) {
@@ -205,7 +205,7 @@ func (l *lab) attach() {
 
 func TestShadowIsOfTheVMAfterTheWaitForItsTurn(t *testing.T) {
 	open := func(l *lab) *hyperv.Shadow {
-		s, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), hyperv.ShadowOptions{})
 		l.Expect(err).NotTo(HaveOccurred())
 		t.Cleanup(func() { l.Expect(s.Close()).To(Succeed()) })
 		return s
@@ -299,7 +299,7 @@ func TestShadowCopiesAreMadeByTheProviderThatIsNamed(t *testing.T) {
 	for provider, want := range map[string]error{
 		"B5946137-7B9F-4925-AF80-51ABD60B20D5": nil, "b5946137-7b9f-4925-af80-51abd60b20d5": nil, webID: vss.ProviderNotRegistered,
 	} {
-		s, err := l.OpenShadow(t.Context(), l.vm(crmID), provider)
+		s, err := l.OpenShadow(t.Context(), l.vm(crmID), hyperv.ShadowOptions{Provider: provider})
 		l.Expect(err).NotTo(HaveOccurred())
 		_, err = s.Begin(t.Context(), hyperv.ShadowApproach{Uninvolved: true})
 		if want == nil {
@@ -315,7 +315,7 @@ func TestSnapshotSetsAreMadeOneAfterTheOther(t *testing.T) {
 	l := newLab(t, oneVM())
 	l.host.Faults().FailNext(emulator.Fault{Method: "StartSnapshotSet", ReturnValue: uint32(vss.SnapshotSetInProgress), Times: 2})
 	s, _, _ := l.shadow(true, false) // waits for another product's set
-	other, err := l.OpenShadow(t.Context(), l.vm(crmID), "")
+	other, err := l.OpenShadow(t.Context(), l.vm(crmID), hyperv.ShadowOptions{})
 	l.Expect(err).NotTo(HaveOccurred())
 	defer other.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

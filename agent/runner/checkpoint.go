@@ -125,18 +125,18 @@ func (r *backupRun) takeCheckpoint(ctx context.Context) (hyperv.Checkpoint, erro
 		}
 	}
 	if level == v1alpha1.LevelApplication {
-		return hyperv.Checkpoint{}, stall("QuiesceFailed", fmt.Errorf("%w; repair the guest's integration services, or allow ApplicationThenCrash", refusal))
+		return hyperv.Checkpoint{}, refusal
 	}
 	r.report.Warn("QuiesceFellBack", "The image is crash consistent: %v.", refusal)
 	return r.attempt(ctx, hyperv.Crash)
 }
 
-// unable says why the guest need not even be asked.
+// unable says why the guest need not, or must not, even be asked.
 func (r *backupRun) unable() error {
 	if ok, reason := hyperv.Quiescible(r.vm); !ok {
 		return fmt.Errorf("%w: %s", hyperv.ErrQuiesce, reason)
 	}
-	return nil
+	return r.guardLogs()
 }
 
 // attempt takes a checkpoint at one level, after it journaled what the host looked like before. An attempt that nobody waited for any longer may still have
@@ -160,7 +160,7 @@ func (r *backupRun) attempt(ctx context.Context, level hyperv.Level) (hyperv.Che
 	if err := r.journal.Put(r.entry); err != nil {
 		return hyperv.Checkpoint{}, err
 	}
-	request := hyperv.CheckpointRequest{VMID: r.vm.ID, Tag: r.entry.Tag, Level: level, Intent: intent}
+	request := hyperv.CheckpointRequest{VMID: r.vm.ID, Tag: r.entry.Tag, Level: level, CopyOnly: r.copyOnly(), Intent: intent}
 	if level == hyperv.Application && r.vm.State == hyperv.Running {
 		// Only a guest is given up on; the host itself has until the task's deadline.
 		request.Timeout = time.Duration(r.spec.Consistency.QuiesceTimeoutSeconds) * time.Second

@@ -60,6 +60,7 @@ var known = []struct {
 	{vss.ErrNoWriter, "NoVSSWriter", v1alpha1.FailureStall, "check that the Hyper-V Virtual Machine Management service runs"},
 	{hyperv.ErrForeignCheckpoint, "ForeignCheckpoint", v1alpha1.FailureRetry, "let the other product finish, or remove its checkpoint"},
 	{hyperv.ErrUserCheckpoints, "UserCheckpoints", v1alpha1.FailureStall, ""},
+	{hyperv.ErrNoCopy, "GuestBackupType", v1alpha1.FailureStall, "set consistency.guestBackupType to Full, or its level to ApplicationThenCrash"},
 	{hyperv.ErrQuiesce, "QuiesceFailed", v1alpha1.FailureStall, "repair the guest's integration services, or allow ApplicationThenCrash"},
 	{hyperv.ErrVMState, "VirtualMachineState", v1alpha1.FailureStall, ""},
 	{hyperv.ErrBusy, v1alpha1.ReasonVirtualMachineBusy, v1alpha1.FailureRetry, ""},

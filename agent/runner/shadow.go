@@ -16,7 +16,7 @@ func (r *backupRun) openShadow(ctx context.Context) error {
 		return err
 	}
 	var err error
-	r.shadow, err = r.host.OpenShadow(ctx, r.vm, r.spec.VSSProviderID)
+	r.shadow, err = r.host.OpenShadow(ctx, r.vm, hyperv.ShadowOptions{Provider: r.spec.VSSProviderID, CopyOnly: r.copyOnly()})
 	return err
 }
 

@@ -77,6 +77,18 @@ const (
 	LevelCrash ConsistencyLevel = "Crash"
 )
 
+// GuestBackupType is what an application-consistent backup means for the logs of the guest's applications.
+// +kubebuilder:validation:Enum=Copy;Full
+type GuestBackupType string
+
+// What an application-consistent backup means for the logs of the guest's applications.
+const (
+	// GuestBackupCopy leaves them alone.
+	GuestBackupCopy GuestBackupType = "Copy"
+	// GuestBackupFull lets the applications truncate them.
+	GuestBackupFull GuestBackupType = "Full"
+)
+
 // ConsistencySettings say what the guest is asked for.
 type ConsistencySettings struct {
 	// level is Application (the guest must quiesce, else the job fails), ApplicationThenCrash (fall back after quiesceAttempts, and record
@@ -98,6 +110,12 @@ type ConsistencySettings struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=3600
 	QuiesceTimeoutSeconds int32 `json:"quiesceTimeoutSeconds,omitempty"`
+
+	// guestBackupType says what an application-consistent backup means for the logs of the guest's applications. Copy leaves them alone, for guests whose logs
+	// another product truncates; Full lets applications truncate them, as soon as the disks are frozen and before there is an image. Without it a backup is a
+	// Copy; but with the method WMI on Windows Server 2016, whose Hyper-V knows no copies, it is Full and warns. Copy fails there, unless level allows Crash.
+	// +optional
+	GuestBackupType GuestBackupType `json:"guestBackupType,omitempty"`
 
 	// allowSavedState lets the method VSS save a running virtual machine that cannot quiesce for the moment of the snapshot, below the level Application. The
 	// image then holds its memory, and its users wait meanwhile. Without it such a machine is not touched and the image is crash consistent.

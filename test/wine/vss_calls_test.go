@@ -18,7 +18,7 @@ const providerError vss.Code = 0x8004230F
 
 // shadowBackup is a backup by shadow copies that reads nothing. What it began is gone when it returns.
 func shadowBackup(ctx context.Context, service vss.Service) (err error) {
-	r, err := service.Open(ctx)
+	r, err := service.Open(ctx, vss.Full)
 	if err != nil {
 		return err
 	}

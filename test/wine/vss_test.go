@@ -106,7 +106,7 @@ func (h *shadowHost) state(t *testing.T) string {
 // lab is the host with requesters that run under Wine in front of it.
 func (h *shadowHost) lab(t *testing.T, command func() *exec.Cmd) vsstest.Lab {
 	return vsstest.Lab{
-		Service: child.Service(command), Files: h.Files(), ShadowCopies: h.ShadowCopies,
+		Service: child.Service(command), Files: h.Files(), ShadowCopies: h.ShadowCopies, LogTruncations: h.LogTruncations,
 		Fail: func(method string, code vss.Code) {
 			h.Faults().FailNext(emulator.Fault{Method: method, ReturnValue: uint32(code)})
 		},
@@ -168,7 +168,7 @@ func TestRequesterEndsWithItsAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		service := remote.New(func(context.Context) (io.ReadWriteCloser, error) { return abandoned{out, in}, nil })
-		r, err := service.Open(t.Context())
+		r, err := service.Open(t.Context(), vss.Full)
 		if err != nil {
 			t.Fatal(err)
 		}

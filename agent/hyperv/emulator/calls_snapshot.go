@@ -20,6 +20,9 @@ const (
 	consistencyCrash       = 2
 )
 
+// guestBackupCopy is the GuestBackupType that has the guest's applications leave their logs alone. With every other they may truncate them.
+const guestBackupCopy = 2
+
 func (c call) createSnapshot() (wmi.Result, error) {
 	c.host.mu.Lock()
 	target, ok := c.object("AffectedSystem")
@@ -37,7 +40,7 @@ func (c call) createSnapshot() (wmi.Result, error) {
 		return refuse(code)
 	}
 	return c.job(jobTypeNewSnapshot, v,
-		func(ctx context.Context) error { return v.quiesce(ctx, request.consistency) },
+		func(ctx context.Context) error { return v.quiesce(ctx, request.consistency, request.copyOnly) },
 		func(ctx context.Context) ([]string, error) {
 			if err := v.checkSnapshot(request); err != nil {
 				return nil, err
@@ -55,6 +58,7 @@ type snapshotRequest struct {
 	kind        string
 	consistency int64
 	skip        bool // leave disks out that cannot be in a checkpoint
+	copyOnly    bool // applications leave their logs alone
 }
 
 // snapshotRequest reads the parameters and refuses what cannot work. The caller holds Host.mu.
@@ -75,6 +79,7 @@ func (c call) snapshotRequest(v *vm) (snapshotRequest, uint32) {
 			r.consistency = level
 		}
 		r.skip, _ = o.Properties["IgnoreNonSnapshottableDisks"].(bool)
+		r.copyOnly = o.Properties["GuestBackupType"] == int64(guestBackupCopy)
 	}
 	if r.consistency != consistencyApplication && r.consistency != consistencyCrash {
 		return r, codeInvalidParameter

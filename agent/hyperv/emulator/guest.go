@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// quiesce asks the guest for a moment at which its applications are consistent, if the checkpoint is to be so.
-func (v *vm) quiesce(ctx context.Context, consistency int64) error {
+// quiesce asks the guest for a moment at which its applications are consistent, if the checkpoint is to be so. Unless it is for a copy, they then truncate
+// their logs: at once, whatever becomes of the backup.
+func (v *vm) quiesce(ctx context.Context, consistency int64, copyOnly bool) error {
 	v.host.mu.Lock()
 	c := v.config
 	v.host.mu.Unlock()
@@ -41,6 +42,11 @@ func (v *vm) quiesce(ctx context.Context, consistency int64) error {
 	}
 	if c.IntegrationServices == servicesRefusing {
 		return failed(c.Name, "The VSS writers in the guest refused: VSS_E_WRITERERROR_NONRETRYABLE (0x800423F4).")
+	}
+	if ctx.Err() == nil && !copyOnly {
+		v.host.mu.Lock()
+		v.host.truncated++
+		v.host.mu.Unlock()
 	}
 	return ctx.Err()
 }

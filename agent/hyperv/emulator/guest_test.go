@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -89,5 +90,35 @@ func TestVSSComponentShowsTheServices(t *testing.T) {
 		if len(setting) != 1 || setting[0].Properties["EnabledState"] != want[0] {
 			t.Errorf("%s: %v (DR-06)", services, setting)
 		}
+	}
+}
+
+func TestApplicationsTruncateTheirLogsUnlessItIsACopy(t *testing.T) {
+	for name, c := range map[string]struct {
+		services  string
+		settings  map[string]any
+		truncated int
+	}{
+		"a full backup":                             {"ok", map[string]any{"GuestBackupType": int64(1)}, 1},
+		"a copy":                                    {"ok", map[string]any{"GuestBackupType": int64(2)}, 0},
+		"a backup of no type is a full one":         {"ok", nil, 1},
+		"a full backup in which the guest fails":    {"failing", map[string]any{"GuestBackupType": int64(1)}, 0},
+		"a full backup for which nobody is asked":   {"ok", map[string]any{"GuestBackupType": int64(1), "ConsistencyLevel": int64(consistencyCrash)}, 0},
+		"a full backup that the guest cannot serve": {"missing", map[string]any{"GuestBackupType": int64(1)}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tempDir(t)
+			addVM(t, dir, "crm", "integrationServices: "+c.services+"\n")
+			h, w := openHost(t, dir)
+			settings := map[string]any{"ConsistencyLevel": int64(consistencyApplication)}
+			maps.Copy(settings, c.settings)
+			w.job(w.invoke(snapshotService, "CreateSnapshot", wmi.Params{
+				"AffectedSystem": w.vm("crm").Path, "SnapshotType": int64(snapshotRecovery),
+				"SnapshotSettings": wmi.Object{Class: snapshotSettings, Properties: settings},
+			}))
+			if n := h.LogTruncations(); n != c.truncated {
+				t.Errorf("logs were truncated %d times", n)
+			}
+		})
 	}
 }

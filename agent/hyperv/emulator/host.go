@@ -65,7 +65,9 @@ type Host struct {
 	disabled map[string]bool // those that cannot be started
 	booted   time.Time
 	quiesced int
-	cluster  *cluster // nil outside of failover clusters; used by the scan
+	// truncated counts how often their applications truncated their logs.
+	truncated int
+	cluster   *cluster // nil outside of failover clusters; used by the scan
 }
 
 // Open starts the host over dir: VMs whose vm.yaml says running run when it returns. ErrInUse when another emulator does so already.
@@ -190,6 +192,13 @@ func (h *Host) QuiesceCalls() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.quiesced
+}
+
+// LogTruncations counts how often the applications in a guest truncated their logs.
+func (h *Host) LogTruncations() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.truncated
 }
 
 // run starts work that Close waits for, unless the host is closing.

@@ -63,7 +63,7 @@ func (s *shadowService) open(h *Host) error {
 }
 
 // Open implements vss.Service. Activating it starts the service.
-func (s *shadowService) Open(ctx context.Context) (vss.Requester, error) {
+func (s *shadowService) Open(ctx context.Context, kind vss.BackupType) (vss.Requester, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (s *shadowService) Open(ctx context.Context) (vss.Requester, error) {
 		return nil, fmt.Errorf("open a VSS requester: %w", serviceDisabled)
 	}
 	h.services["VSS"] = true
-	return &requester{service: s}, nil
+	return &requester{service: s, kind: kind}, nil
 }
 
 // Delete implements vss.Service.
@@ -169,6 +169,7 @@ func (h *Host) ShadowCopies() int {
 // requester is a backup under way. Beside the methods of vss.Requester it has those that they consist of, one for each call of IVssBackupComponents.
 type requester struct {
 	service *shadowService
+	kind    vss.BackupType
 	vm      *vm // whose component is selected; nil leaves the writer out
 	set     *shadowSet
 	failed  bool
@@ -219,6 +220,9 @@ func (r *requester) Begin(ctx context.Context, request vss.Request) (string, err
 	}
 	return set, nil
 }
+
+// SetBackupState is the method of that name.
+func (r *requester) SetBackupState(kind vss.BackupType) { r.kind = kind }
 
 // Select is AddComponent.
 func (r *requester) Select(c vss.Component) error {

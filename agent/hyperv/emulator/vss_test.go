@@ -35,7 +35,7 @@ func vssLab(t *testing.T, o vsstest.Options, through func(*testing.T, *Host) vss
 		"id: "+vsstest.MachineID+"\nstate: running\nintegrationServices: "+string(services)+"\ndisks:\n- path: system.vhdx\n")
 	h := startHost(t, dir)
 	return vsstest.Lab{
-		Service: through(t, h), Files: h.Files(), ShadowCopies: h.ShadowCopies,
+		Service: through(t, h), Files: h.Files(), ShadowCopies: h.ShadowCopies, LogTruncations: h.LogTruncations,
 		Fail: func(method string, code vss.Code) {
 			h.Faults().FailNext(Fault{Method: method, ReturnValue: uint32(code)})
 		},
@@ -121,7 +121,7 @@ func TestRequesterEndsWithItsConnection(t *testing.T) {
 		return c.VSS()
 	})
 	pause := host.Faults().PauseAt("vss.frozen")
-	r, err := lab.Service.Open(t.Context())
+	r, err := lab.Service.Open(t.Context(), vss.Full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestWriterOffersEachVMAsItsHostDoes(t *testing.T) {
 			dir := tempDir(t)
 			write(t, filepath.Join(dir, "host.yaml"), c.host+"\n")
 			write(t, filepath.Join(dir, "crm", "vm.yaml"), c.vm+"\n")
-			r, err := startHost(t, dir).VSS().Open(t.Context())
+			r, err := startHost(t, dir).VSS().Open(t.Context(), vss.Full)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,7 +189,7 @@ func TestWriterOffersEachVMAsItsHostDoes(t *testing.T) {
 func TestSavedVMStaysSavedWhenTheWriterFailsToThaw(t *testing.T) {
 	lab := vssLab(t, vsstest.Options{Legacy: true, Mute: true}, func(_ *testing.T, h *Host) vss.Service { return h.VSS() })
 	lab.Fail(writerThaw, vss.WriterNonRetryable)
-	r, err := lab.Service.Open(t.Context())
+	r, err := lab.Service.Open(t.Context(), vss.Full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestSharedVolumeHasOneSnapshotSet(t *testing.T) {
 	write(t, filepath.Join(dir, "crm", "vm.yaml"), "id: "+vsstest.MachineID+"\n")
 	service := startHost(t, dir).VSS()
 	begin := func() (vss.Requester, error) {
-		r, err := service.Open(t.Context())
+		r, err := service.Open(t.Context(), vss.Full)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestRequesterDeathIsNoticedDuringACall(t *testing.T) {
 		c, _ := connect(t, h.dir)
 		return c.VSS()
 	})
-	r, err := lab.Service.Open(t.Context())
+	r, err := lab.Service.Open(t.Context(), vss.Full)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func (r *requester) online(ctx context.Context) error {
 	h, v := r.service.host, r.vm
 	err := h.faults.writer(writerFreeze, vss.FailedAtFreeze)
 	if err == nil {
-		err = v.quiesce(ctx, consistencyApplication)
+		err = v.quiesce(ctx, consistencyApplication, r.kind == vss.Copy)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

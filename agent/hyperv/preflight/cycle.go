@@ -90,6 +90,7 @@ type cycle struct {
 	host   *hyperv.Host
 	found  *Measurements
 
+	info   hyperv.HostInfo
 	vm     hyperv.VM
 	before []string // the reference points that are not ours
 	passes []*pass
@@ -121,7 +122,7 @@ func (c *cycle) choose(ctx context.Context, name string) error {
 	if len(found) != 1 {
 		return fmt.Errorf("%d virtual machines are called %q", len(found), name)
 	}
-	c.vm, c.found.VM = found[0], found[0].Name
+	c.info, c.vm, c.found.VM = inventory.Host, found[0], found[0].Name
 	for _, concern := range c.vm.Concerns {
 		if concern.Reason.Severity() == hyperv.Critical {
 			return errors.New(concern.Message)
@@ -179,7 +180,7 @@ func (c *cycle) components(ctx context.Context) (_ []vss.Component, err error) {
 	if err := c.host.StartVSS(ctx); err != nil {
 		return nil, err
 	}
-	requester, err := c.Seams.Shadows.Open(ctx)
+	requester, err := c.Seams.Shadows.Open(ctx, vss.Copy)
 	if err != nil {
 		return nil, err
 	}
@@ -187,10 +188,10 @@ func (c *cycle) components(ctx context.Context) (_ []vss.Component, err error) {
 	return requester.Components(ctx)
 }
 
-// freeze takes a checkpoint, application consistent where the guest can be.
+// freeze takes a checkpoint, application consistent where the guest can be without its applications truncating their logs.
 func (c *cycle) freeze(ctx context.Context) (*pass, error) {
 	level := hyperv.Crash
-	if ok, _ := hyperv.Quiescible(c.vm); ok {
+	if ok, _ := hyperv.Quiescible(c.vm); ok && hyperv.CopiesGuests(c.info) {
 		level = hyperv.Application
 	}
 	q := &pass{tag: "preflight-" + uuid.NewString(), samples: map[string]samples{}}

@@ -249,6 +249,21 @@ func TestACycleRefusesAMachineThatIsNotFree(t *testing.T) {
 	}
 }
 
+// Windows Server 2016 knows no backups that leave the guest's logs alone, so its guest is not asked.
+func TestACycleTruncatesNoLogs(t *testing.T) {
+	g := NewWithT(t)
+	machine := oneVM()
+	machine["host.yaml"] = "osVersion: \"2016\"\njobMillis: 1\n"
+	h := open(t, machine)
+	p := of(seams(h))
+	r := p.Run(t.Context())
+	p.Cycle(t.Context(), r, "crm")
+	g.Expect(r.ExitCode()).NotTo(Equal(preflight.ExitNotReady), "%+v", r.Checks)
+	g.Expect(r.Cycle.Level).To(Equal(hyperv.Crash))
+	g.Expect(h.LogTruncations()).To(BeZero())
+	clean(g, t, h)
+}
+
 // write writes to the system disk as its guest does.
 func write(t *testing.T, h *emulator.Host, offset int64, length int) {
 	t.Helper()

@@ -17,11 +17,22 @@ const WriterID = "66841CD4-6DED-4F4B-8F17-FD23F8DDC3DE"
 
 // Service makes requesters on one host. It is safe for concurrent use.
 type Service interface {
-	// Open makes a requester. ErrDisconnected when none can be started.
-	Open(ctx context.Context) (Requester, error)
+	// Open makes a requester of a backup of this type. ErrDisconnected when none can be started.
+	Open(ctx context.Context, kind BackupType) (Requester, error)
 	// Delete removes the shadow copies of a set whose requester is gone. Nil when there are none, so a second call does nothing.
 	Delete(ctx context.Context, setID string) error
 }
+
+// BackupType is VSS_BACKUP_TYPE: what the backup means for the logs of the applications in the guests that the Hyper-V writer asks to quiesce.
+type BackupType int
+
+// The backup types.
+const (
+	// Full lets applications truncate their logs.
+	Full BackupType = 1
+	// Copy has them leave their logs alone.
+	Copy BackupType = 5
+)
 
 // Requester is one backup of one virtual machine through VSS. Its methods are called once each and in this order, by one goroutine at a time. After an error
 // of Begin or Snapshot, and when ctx ended in one of them, it is good for Close alone: the backup starts again with a new one.

@@ -139,7 +139,13 @@ static IVssExamineWriterMetadataVtbl metadata_vtbl;
 static HRESULT WINAPI initialize(object *o, BSTR xml) { return xml ? E_NOTIMPL : plain(o, "InitializeForBackup"); }
 static HRESULT WINAPI set_state(object *o, boolean select, boolean system, VSS_BACKUP_TYPE type, boolean partial)
 {
-    return select == 1 && !system && type == VSS_BT_FULL && !partial ? plain(o, "SetBackupState") : E_INVALIDARG;
+    rpc_buffer in = {0}, out = {0};
+    DWORD status;
+    if (select != 1 || system || partial) return E_INVALIDARG;
+    rpc_put_object(&in, o->id); rpc_put_u32(&in, (UINT32)type);
+    status = rpc_call("SetBackupState", &in, &out);
+    rpc_free(&in); rpc_free(&out);
+    return result_of(status);
 }
 static HRESULT WINAPI set_context(object *o, LONG context)
 {

@@ -118,7 +118,7 @@ func (p *vssProcess) keep(o any) Object {
 }
 
 func (p *vssProcess) create(ctx context.Context, _ string, _ []any) (uint32, []any) {
-	requester, err := p.host.VSS().Open(ctx)
+	requester, err := p.host.VSS().Open(ctx, vss.Full) // until SetBackupState says otherwise
 	if err != nil {
 		return codeOf(err), nil
 	}
@@ -134,6 +134,7 @@ func (p *vssProcess) create(ctx context.Context, _ string, _ []any) (uint32, []a
 // vssSteps is a requester call by call.
 type vssSteps interface {
 	vss.Requester
+	SetBackupState(vss.BackupType)
 	Select(vss.Component) error
 	Start(context.Context) (string, error)
 	Add(ctx context.Context, volume, provider string) error
@@ -163,7 +164,7 @@ func (b *vssBackup) call(ctx context.Context, function string, args []any) (uint
 	case "Release":
 		release(b)
 		return 0, nil
-	case "InitializeForBackup", "SetBackupState", "SetContext", "EnableWriterClasses", "SetBackupSucceeded", "FreeWriterMetadata", "FreeWriterStatus", "AbortBackup":
+	case "InitializeForBackup", "SetContext", "EnableWriterClasses", "SetBackupSucceeded", "FreeWriterMetadata", "FreeWriterStatus", "AbortBackup":
 		return 0, nil
 	case "GatherWriterMetadata":
 		return b.start(function, b.gather)
@@ -202,6 +203,8 @@ func (b *vssBackup) callWith(ctx context.Context, function string, args []any) (
 		}
 	}
 	switch function {
+	case "SetBackupState": // type
+		return b.setState(args)
 	case "AddComponent": // writer instance, component name
 		return codeOf(b.requester.Select(vss.Component{Writer: strings.Trim(texts[0], "{}"), Name: texts[1]})), nil
 	case "AddToSnapshotSet": // volume, provider
@@ -222,6 +225,18 @@ func (b *vssBackup) callWith(ctx context.Context, function string, args []any) (
 		return b.properties(texts[0])
 	}
 	return notImplemented, nil
+}
+
+func (b *vssBackup) setState(args []any) (uint32, []any) {
+	kind, ok := uint32(0), len(args) > 0
+	if ok {
+		kind, ok = args[0].(uint32)
+	}
+	if !ok || kind != uint32(vss.Full) && kind != uint32(vss.Copy) {
+		return uint32(vss.InvalidArgument), nil
+	}
+	b.requester.SetBackupState(vss.BackupType(kind))
+	return 0, nil
 }
 
 // noted keeps a failure of the writer for GetWriterStatus. As on Windows the call itself then succeeds: the requester has to ask.

@@ -14,7 +14,7 @@ import (
 // unsupported refuses.
 type unsupported struct{}
 
-func (unsupported) Open(context.Context) (vss.Requester, error) {
+func (unsupported) Open(context.Context, vss.BackupType) (vss.Requester, error) {
 	return nil, fmt.Errorf("open a VSS requester: %w", errors.ErrUnsupported)
 }
 

@@ -45,7 +45,6 @@ const (
 
 // Values of vss.h.
 const (
-	backupFull        = 1  // VSS_BT_FULL
 	contextBackup     = 0  // VSS_CTX_BACKUP: the shadow copies end with the object
 	contextAll        = -1 // VSS_CTX_ALL
 	objectSnapshotSet = 2  // VSS_OBJECT_SNAPSHOT_SET

@@ -51,8 +51,8 @@ func Initialize() (Service, error) {
 	return Service{}, nil
 }
 
-// open makes an IVssBackupComponents in a context.
-func open(context int) (*unknown, error) {
+// open makes an IVssBackupComponents in a context, for a backup of a type.
+func open(context int, kind vss.BackupType) (*unknown, error) {
 	if err := createBackup.Find(); err != nil {
 		return nil, fmt.Errorf("load vssapi.dll: %w", err)
 	}
@@ -70,7 +70,7 @@ func open(context int) (*unknown, error) {
 		args []any
 	}{
 		{"InitializeForBackup", slotInitializeForBackup, []any{""}},
-		{"SetBackupState", slotSetBackupState, []any{true, false, backupFull, false}},
+		{"SetBackupState", slotSetBackupState, []any{true, false, int(kind), false}},
 		{"SetContext", slotSetContext, []any{context}},
 	} {
 		if err := backup.call(step.slot, step.args...); err != nil {
@@ -82,11 +82,11 @@ func open(context int) (*unknown, error) {
 }
 
 // Open implements vss.Service.
-func (Service) Open(ctx context.Context) (vss.Requester, error) {
+func (Service) Open(ctx context.Context, kind vss.BackupType) (vss.Requester, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	backup, err := open(contextBackup)
+	backup, err := open(contextBackup, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (Service) Delete(ctx context.Context, setID string) error {
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
-	backup, err := open(contextAll)
+	backup, err := open(contextAll, vss.Copy)
 	if err != nil {
 		return err
 	}

@@ -29,12 +29,12 @@ var _ vss.Service = Service{}
 func New(connect func(context.Context) (io.ReadWriteCloser, error)) Service { return Service{connect} }
 
 // Open implements vss.Service.
-func (s Service) Open(ctx context.Context) (vss.Requester, error) {
+func (s Service) Open(ctx context.Context, kind vss.BackupType) (vss.Requester, error) {
 	c, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.call(ctx, call{Name: "Open"}); err != nil {
+	if _, err := c.call(ctx, call{Name: "Open", Type: kind}); err != nil {
 		return nil, errors.Join(err, c.end())
 	}
 	return c, nil

@@ -9,10 +9,11 @@ import (
 
 // call is one line to the requester's process. Its name is that of a method of vss.Service or vss.Requester.
 type call struct {
-	Name      string       `json:"name"`
-	Request   *vss.Request `json:"request,omitempty"`   // Begin
-	Succeeded bool         `json:"succeeded,omitempty"` // Complete
-	Set       string       `json:"set,omitempty"`       // Delete
+	Name      string         `json:"name"`
+	Type      vss.BackupType `json:"type,omitempty"`      // Open
+	Request   *vss.Request   `json:"request,omitempty"`   // Begin
+	Succeeded bool           `json:"succeeded,omitempty"` // Complete
+	Set       string         `json:"set,omitempty"`       // Delete
 }
 
 // answer is the line that answers a call.

@@ -60,7 +60,7 @@ func (s *server) do(ctx context.Context, c call) answer {
 	var err error
 	switch {
 	case c.Name == "Open" && s.requester == nil:
-		s.requester, err = s.service.Open(ctx)
+		s.requester, err = s.service.Open(ctx, c.Type)
 	case c.Name == "Delete":
 		err = s.service.Delete(ctx, c.Set)
 	case c.Name == "Close":

@@ -23,6 +23,8 @@ type Lab struct {
 	// ShadowCopies counts those on the host, and State is the state of the virtual machine in the words of vm.yaml.
 	ShadowCopies func() int
 	State        func() string
+	// LogTruncations counts how often the applications in the guest truncated their logs.
+	LogTruncations func() int
 	// Corrupt overwrites the virtual machine's disk, as its guest does.
 	Corrupt func()
 }
@@ -47,6 +49,7 @@ func Run(t *testing.T, lab func(*testing.T, Options) Lab) {
 		"a shadow copy keeps what the guest overwrites":                 keeps,
 		"a guest that cannot quiesce is saved and resumed by old hosts": saves,
 		"without the writer nothing happens to the virtual machine":     uninvolved,
+		"a copy leaves the logs of the guest alone":                     copies,
 		"shadow copies end with their requester":                        ends,
 		"shadow copies can be deleted by their set, twice":              deletes,
 		"a second set waits for the first":                              oneAtATime,
@@ -66,7 +69,7 @@ func Run(t *testing.T, lab func(*testing.T, Options) Lab) {
 
 func open(t *testing.T, l Lab) vss.Requester {
 	t.Helper()
-	r, err := l.Service.Open(t.Context())
+	r, err := l.Service.Open(t.Context(), vss.Full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +200,22 @@ func saves(t *testing.T, lab func(*testing.T, Options) Lab) {
 	}
 	if memory < 32<<10 {
 		t.Errorf("the saved state has %d bytes: no memory (EZ-06)", memory)
+	}
+}
+
+func copies(t *testing.T, lab func(*testing.T, Options) Lab) {
+	l := lab(t, Options{})
+	for i, kind := range []vss.BackupType{vss.Copy, vss.Full} {
+		r, err := l.Service.Open(t.Context(), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(whole(t.Context(), r), r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if n := l.LogTruncations(); n != i {
+			t.Errorf("after a backup of type %d logs were truncated %d times", kind, n)
+		}
 	}
 }
 
