@@ -71,7 +71,7 @@ func TestKeeperIsKilledAtEveryEffect(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l.strikeAll(t, points(func(e *effects) {
+	l.strikeAll(t, l.points(func(e *effects) {
 		image := spare()
 		remove(image, e)
 		l.AwaitGone(image)

@@ -37,14 +37,19 @@ type lane struct {
 	revive func() error
 	// spec changes the jobs; it may be nil.
 	spec func(*v1alpha1.BackupJobSpec)
-	runs int
+	// every is of how many effects one is tried where time is short.
+	every int
+	runs  int
 }
 
 // newLane makes a machine with two disks and a repository in a bucket, and takes the first backup.
 func newLane(t *testing.T, name string) *lane {
 	t.Helper()
 	w := theWorld(t)
-	l := &lane{Tenant: tenant.New(t, w.site, name), world: w}
+	l := &lane{Tenant: tenant.New(t, w.site, name), world: w, every: 1}
+	if wine.OnWindows() {
+		l.every = 5 // this agent takes longer to come back, and only has to show that it is one with the other
+	}
 	l.machine = l.AddMachine("vm", nil,
 		l.Raw("system", 16*mib, map[int64]int64{0: 3 * mib}), l.Raw("data", 8*mib, map[int64]int64{4 * mib: 1 * mib}))
 	bucket := s3mem.New()
@@ -91,7 +96,7 @@ func (l *lane) backUp(e *effects) (job *v1alpha1.BackupJob, frozen []string) {
 
 // points finds the moments at which the victim can be killed, by two runs in which it is not: what both have in common. The run before them has no
 // base yet, and the first of its kind does what none does again.
-func points(run func(e *effects)) []point {
+func (l *lane) points(run func(e *effects)) []point {
 	run(nil)
 	var runs [2][]point
 	for i := range runs {
@@ -99,15 +104,14 @@ func points(run func(e *effects)) []point {
 		run(e)
 		runs[i] = e.seen()
 	}
-	return share(slices.DeleteFunc(runs[1], func(p point) bool { return !slices.Contains(runs[0], p) }))
+	return l.share(slices.DeleteFunc(runs[1], func(p point) bool { return !slices.Contains(runs[0], p) }))
 }
 
-// share returns both sides of every effect, or, where time is short, one side of each. The Windows agent takes longer to come back, and only has to show
-// that it is one with the other: one side of every fifth.
-func share(effects []point) []point {
-	step := 1
-	if wine.OnWindows() && !everything {
-		step = 5
+// share returns both sides of every effect, or, where time is short, one side of some.
+func (l *lane) share(effects []point) []point {
+	step := l.every
+	if everything {
+		step = 1
 	}
 	var points []point
 	for i := 0; i < len(effects); i += step {
@@ -242,7 +246,7 @@ func (l *lane) strikeEverywhere(t *testing.T) {
 		l.tell(nil)
 		return job
 	}
-	l.strikeAll(t, points(func(e *effects) { backUp(e) }), l.strikeAt)
+	l.strikeAll(t, l.points(func(e *effects) { backUp(e) }), l.strikeAt)
 	l.expectCleanHost(point{effect: "anywhere"}, backUp(nil))
 }
 

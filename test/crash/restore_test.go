@@ -56,6 +56,7 @@ func newRestores(t *testing.T, name string) *restores {
 	t.Helper()
 	r := &restores{lane: newLane(t, name)}
 	r.kills(r.Host.Agent, r.Host.Agent.Start, "api of "+name, "host "+name)
+	r.every = max(r.every, 3) // the tests of agent/runner cut a restore at every call, within a process
 	for i := range r.images {
 		job, frozen := r.backUp(nil)
 		r.AwaitJob(job)
@@ -137,7 +138,7 @@ func (r *restores) filesOf(name string) []string {
 
 // strikeEverywhere kills the agent at each point of a restore.
 func (r *restores) strikeEverywhere(t *testing.T) {
-	r.strikeAll(t, points(func(e *effects) {
+	r.strikeAll(t, r.points(func(e *effects) {
 		job, frozen := r.restore(e)
 		r.AwaitRestore(job)
 		r.tell(nil)
