@@ -86,7 +86,7 @@ func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (done M
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return fmt.Errorf("prepare the working directory: %w", err)
 			}
-			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+			defer func() { err = errors.Join(err, removeWorkDir(dir)) }()
 			return maintenance.RunExclusive(ctx, w, opts.mode(), false, func(ctx context.Context, run maintenance.RunParameters) error {
 				done, err = r.runMaintenance(ctx, w, images, run, opts)
 				return err

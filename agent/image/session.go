@@ -66,13 +66,22 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	if err != nil {
 		return nil, err
 	}
+	dir, err := os.MkdirTemp(opts.WorkDir, "repository-")
+	if err != nil {
+		return nil, fmt.Errorf("prepare the working directory: %w", err)
+	}
 	s := &session{store: store}
 	s.format, err = readFormat(ctx, store)
 	if err == nil {
-		s.DirectRepository, err = openKopia(ctx, pin(store, s.format), password, opts, how)
+		s.DirectRepository, err = openKopia(ctx, pin(store, s.format), dir, password, opts, how)
 	}
+	// kopia has read what is in it, and a process that is killed later leaves none.
+	removed := removeWorkDir(dir)
 	if err != nil {
-		return nil, openError(unfinished(ctx, store, err))
+		return nil, errors.Join(openError(unfinished(ctx, store, err)), removed)
+	}
+	if removed != nil {
+		return nil, errors.Join(removed, s.close(ctx))
 	}
 	if s.markers, err = s.openMarkers(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open repository: %w", err), s.close(ctx))
@@ -80,17 +89,7 @@ func openSession(ctx context.Context, loc Location, password string, opts Option
 	return s, nil
 }
 
-// openKopia opens a repository of kopia's by a configuration file, which kopia wants. It is gone afterwards, so that a process that is killed leaves none.
-func openKopia(ctx context.Context, store blob.Storage, password string, opts Options, how access) (opened repo.DirectRepository, err error) {
-	dir, err := os.MkdirTemp(opts.WorkDir, "repository-")
-	if err != nil {
-		return nil, fmt.Errorf("prepare the working directory: %w", err)
-	}
-	defer func() {
-		if removed := os.RemoveAll(dir); removed != nil && err == nil {
-			err = errors.Join(fmt.Errorf("remove the working directory: %w", removed), opened.Close(ctx))
-		}
-	}()
+func openKopia(ctx context.Context, store blob.Storage, dir, password string, opts Options, how access) (repo.DirectRepository, error) {
 	id := uuid.NewString()
 	handles.Store(id, store)
 	defer handles.Delete(id)
@@ -105,7 +104,7 @@ func openKopia(ctx context.Context, store blob.Storage, password string, opts Op
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, err
 	}
-	general, err := repo.Open(ctx, file, password, &repo.Options{
+	opened, err := repo.Open(ctx, file, password, &repo.Options{
 		TimeNowFunc:          opts.Now,
 		DisableRepositoryLog: true,
 		DoNotWaitForUpgrade:  true,
@@ -114,11 +113,11 @@ func openKopia(ctx context.Context, store blob.Storage, password string, opts Op
 	if err != nil {
 		return nil, err
 	}
-	opened, ok := general.(repo.DirectRepository)
+	direct, ok := opened.(repo.DirectRepository)
 	if !ok {
-		return nil, errors.Join(errors.New("kopia gave no direct access"), general.Close(ctx))
+		return nil, errors.Join(errors.New("kopia gave no direct access"), opened.Close(ctx))
 	}
-	return opened, nil
+	return direct, nil
 }
 
 func openError(err error) error {
@@ -140,4 +139,16 @@ func (s *session) close(ctx context.Context) error {
 		err = s.DirectRepository.Close(context.WithoutCancel(ctx))
 	})
 	return err
+}
+
+// removeWorkDir removes a folder of plain files. os.RemoveAll asks for more than every Windows can do.
+func removeWorkDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, entry.Name())))
+	}
+	if err = errors.Join(err, os.Remove(dir)); err != nil {
+		return fmt.Errorf("remove the working directory: %w", err)
+	}
+	return nil
 }
