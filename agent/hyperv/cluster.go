@@ -28,7 +28,10 @@ type Ownership struct {
 	Here bool `json:"here"`
 }
 
-// inCluster asks the cluster's provider. Outside of a cluster its namespace does not exist, and there is nothing.
+// clusterService is the Windows service that makes a host a node. It comes with the failover clustering feature, disabled until the host joins a cluster.
+const clusterService = "ClusSvc"
+
+// inCluster asks the cluster's provider. On a host without the failover clustering feature its namespace does not exist, and there is nothing.
 func (h *Host) inCluster(ctx context.Context, wql string) ([]wmi.Instance, error) {
 	if h.cluster == nil {
 		return nil, nil
@@ -43,9 +46,25 @@ func (h *Host) inCluster(ctx context.Context, wql string) ([]wmi.Instance, error
 	return found, nil
 }
 
+// withoutCluster judges that the cluster's provider failed, which it does, in more ways than one, wherever it is installed and no cluster service runs. Then
+// the host is in no cluster, as a node whose service is stopped is in none for now. An error where the service runs, or is about to.
+func (h *Host) withoutCluster(ctx context.Context, failure error) (stopped bool, err error) {
+	s, found, err := h.service(ctx, clusterService)
+	switch {
+	case err != nil:
+		return false, errors.Join(failure, err)
+	case found && s.state != serviceStopped:
+		return false, failure
+	}
+	return found && !s.disabled, nil
+}
+
 // describeCluster adds the host's cluster and the volumes that its nodes share.
 func (h *Host) describeCluster(ctx context.Context, info *HostInfo) error {
 	found, err := h.inCluster(ctx, "SELECT * FROM MSCluster_Cluster")
+	if err != nil {
+		info.ClusterStopped, err = h.withoutCluster(ctx, err)
+	}
 	if err != nil || len(found) == 0 {
 		return err
 	}

@@ -2,6 +2,7 @@ package hyperv_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -74,6 +75,89 @@ func TestTheClusterOfAHost(t *testing.T) {
 	vm, err := l.withCluster(8).VM(t.Context(), crmID)
 	l.Expect(err).NotTo(HaveOccurred())
 	l.Expect(vm.Concerns).To(ContainElement(HaveField("Reason", hyperv.ClusterLevelTooLow)))
+}
+
+// silent is a session that answers nothing.
+type silent struct {
+	wmi.Session
+	with error
+}
+
+func (s silent) Query(context.Context, string) ([]wmi.Instance, error) { return nil, s.with }
+
+// The provider of the cluster's classes comes with the failover clustering feature, and fails where no cluster service runs.
+func TestAClusterThatDoesNotAnswer(t *testing.T) {
+	service := func(state, mode string) []wmi.Instance {
+		return []wmi.Instance{instance("Win32_Service", map[string]any{"Name": "ClusSvc", "State": state, "StartMode": mode})}
+	}
+	tests := map[string]struct {
+		service  []wmi.Instance
+		with     error
+		stopped  bool
+		isNoNode bool
+	}{
+		"the host is no node, and RPC fails":         {service("Stopped", "Disabled"), wmi.ErrDisconnected, false, true},
+		"the host is no node, and access is denied":  {service("Stopped", "Disabled"), wmi.ErrAccessDenied, false, true},
+		"the host is no node, for an unknown reason": {service("Stopped", "Disabled"), errors.New("0x8004106c"), false, true},
+		"there is no service":                        {nil, errors.New("0x80041001"), false, true},
+		"the node's service is stopped":              {service("Stopped", "Auto"), wmi.ErrDisconnected, true, true},
+		"the node's service is about to run":         {service("Start Pending", "Auto"), wmi.ErrDisconnected, false, false},
+		"the node's service runs":                    {service("Running", "Auto"), wmi.ErrDisconnected, false, false},
+		"the node's service runs, but is disabled":   {service("Running", "Disabled"), wmi.ErrDisconnected, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, oneVM())
+			host := hyperv.New(hyperv.Seams{
+				Virtualization: l.host.Session(wmi.NamespaceVirtualization), Disks: l.host.Disks(), Files: l.host.Files(), Clock: hurried{},
+				CIM:     also{l.host.Session(wmi.NamespaceCIMv2), map[string][]wmi.Instance{"Win32_Service": tt.service}},
+				Cluster: silent{with: tt.with},
+			})
+			info, err := host.Info(t.Context())
+			if !tt.isNoNode {
+				l.Expect(err).To(MatchError(tt.with))
+				return
+			}
+			l.Expect(err).NotTo(HaveOccurred())
+			l.Expect([]any{info.Cluster, info.ClusterStopped}).To(Equal([]any{(*hyperv.Cluster)(nil), tt.stopped}))
+			inventory, err := host.Inventory(t.Context())
+			l.Expect(err).NotTo(HaveOccurred())
+			concern := ContainElement(HaveField("Reason", hyperv.ClusterServiceStopped))
+			if !tt.stopped {
+				concern = Not(concern)
+			}
+			l.Expect(inventory.VMs[0].Concerns).To(concern)
+		})
+	}
+}
+
+// A host outside of a cluster has the feature, as an image for servers may, or has left its cluster.
+func TestAHostWithTheFeatureAndNoCluster(t *testing.T) {
+	l := newLab(t, oneVM().on("jobMillis: 1\nfailoverClustering: true\n"))
+	info, err := l.Info(t.Context())
+	l.Expect(err).NotTo(HaveOccurred())
+	l.Expect([]any{info.Cluster, info.ClusterStopped}).To(Equal([]any{(*hyperv.Cluster)(nil), false}))
+	l.Expect(l.vm(crmID).Concerns).To(BeEmpty())
+	l.mustCheckpoint("task-1", hyperv.Application)
+}
+
+// A node whose service is stopped backs up what it has, and says what it does not know.
+func TestANodeWhoseServiceIsStopped(t *testing.T) {
+	l, _ := twoNodes(t)
+	l.Expect(l.vm(crmID).Cluster).NotTo(BeNil())
+	s := l.host.Session(wmi.NamespaceCIMv2)
+	service, err := s.Query(t.Context(), "SELECT * FROM Win32_Service WHERE Name='ClusSvc'")
+	l.Expect(err).NotTo(HaveOccurred())
+	turn := func(method string) {
+		_, err := s.Invoke(t.Context(), service[0].Path, method, wmi.Params{})
+		l.Expect(err).NotTo(HaveOccurred())
+	}
+	turn("StopService")
+	vm := l.vm(crmID)
+	l.Expect(vm.Cluster).To(BeNil())
+	l.Expect(vm.Concerns).To(ContainElement(HaveField("Reason", hyperv.ClusterServiceStopped)))
+	turn("StartService")
+	l.Expect(l.vm(crmID).Cluster).NotTo(BeNil())
 }
 
 // A VM of the cluster that another node owns is not this host's to back up, whatever its remnants here say.

@@ -47,6 +47,7 @@ const (
 	OwnedElsewhere             ConcernReason = "OwnedElsewhere"
 	ForeignCheckpoint          ConcernReason = "ForeignCheckpoint"
 	Unhealthy                  ConcernReason = "Unhealthy"
+	ClusterServiceStopped      ConcernReason = "ClusterServiceStopped"
 	DiskUnreadable             ConcernReason = "DiskUnreadable"
 	DuplicateDiskID            ConcernReason = "DuplicateDiskID"
 	DiskUsedTwice              ConcernReason = "DiskUsedTwice"
@@ -95,6 +96,10 @@ func concerns(host HostInfo, vm VM) []Concern {
 	}
 	if vm.Unhealthy && !isCritical(vm.RawState) {
 		add(Unhealthy, "Hyper-V reports a failure of the virtual machine: %s Look into its event log on the host (Hyper-V-VMMS, Hyper-V-Worker).", sentence(vm.Problem))
+	}
+	if host.ClusterStopped {
+		add(ClusterServiceStopped, "The cluster service of this host is stopped, so nobody here knows which node has the virtual machine if it is a clustered one. "+
+			"Start it (Start-Service ClusSvc), or remove the host from its cluster.")
 	}
 	for _, d := range vm.Disks {
 		if c, found := diskConcern(d); found {

@@ -31,7 +31,7 @@ type Seams struct {
 	// Virtualization is a session in wmi.NamespaceVirtualization, CIM one in wmi.NamespaceCIMv2.
 	Virtualization wmi.Session
 	CIM            wmi.Session
-	// Cluster is a session in wmi.NamespaceCluster; nil, or one that answers wmi.ErrInvalidNamespace, on a host outside of failover clusters.
+	// Cluster is a session in wmi.NamespaceCluster; nil, or one that answers with any error, on a host outside of failover clusters.
 	Cluster wmi.Session
 	Disks   virtdisk.Service
 	Files   hostfs.FS

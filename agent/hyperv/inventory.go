@@ -33,7 +33,9 @@ type HostInfo struct {
 	Booted time.Time `json:"booted"`
 	// Cluster is the failover cluster that the host is a node of, nil for none.
 	Cluster *Cluster `json:"cluster,omitempty"`
-	Volumes []Volume `json:"volumes,omitempty"`
+	// ClusterStopped says that the host is a node whose cluster service does not run, so that nobody here knows which node has a clustered VM.
+	ClusterStopped bool     `json:"clusterStopped,omitempty"`
+	Volumes        []Volume `json:"volumes,omitempty"`
 }
 
 // Volume is one fixed volume of the host, or one that the nodes of its cluster share. Sizes are in bytes.

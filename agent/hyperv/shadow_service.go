@@ -32,14 +32,17 @@ func (h *Host) StartVSS(ctx context.Context) error {
 	if h.shadows == nil {
 		return fmt.Errorf("%w: this agent has no access to it", ErrVSSUnavailable)
 	}
-	path, state, mode, err := h.vssState(ctx)
-	if err != nil || state == "Running" {
+	s, found, err := h.service(ctx, vssService)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: the host does not have it", ErrVSSUnavailable)
+	}
+	if err != nil || s.state == serviceRunning {
 		return err
 	}
-	if mode == "Disabled" {
+	if s.disabled {
 		return fmt.Errorf("%w: it is disabled on the host; allow it with: sc.exe config VSS start= demand", ErrVSSUnavailable)
 	}
-	result, err := h.cim.Invoke(ctx, path, "StartService", wmi.Params{})
+	result, err := h.cim.Invoke(ctx, s.path, "StartService", wmi.Params{})
 	if err != nil {
 		return fmt.Errorf("start the Volume Shadow Copy service: %w", err)
 	}
@@ -47,7 +50,7 @@ func (h *Host) StartVSS(ctx context.Context) error {
 		return fmt.Errorf("%w: starting it returned %d (Win32_Service.StartService); see the host's system event log", ErrVSSUnavailable, result.ReturnValue)
 	}
 	for waited := time.Duration(0); waited < serviceStartLimit; waited += serviceStartPause {
-		if _, state, _, err = h.vssState(ctx); err != nil || state == "Running" {
+		if s, _, err = h.service(ctx, vssService); err != nil || s.state == serviceRunning {
 			return err
 		}
 		select {
@@ -56,20 +59,7 @@ func (h *Host) StartVSS(ctx context.Context) error {
 		case <-h.clock.After(serviceStartPause):
 		}
 	}
-	return fmt.Errorf("%w: it is %q a minute after it was started", ErrVSSUnavailable, state)
-}
-
-func (h *Host) vssState(ctx context.Context) (path, state, mode string, err error) {
-	found, err := h.cim.Query(ctx, "SELECT * FROM Win32_Service WHERE Name="+wmi.Quote(vssService))
-	if err != nil {
-		return "", "", "", fmt.Errorf("look at the Volume Shadow Copy service: %w", err)
-	}
-	if len(found) == 0 {
-		return "", "", "", fmt.Errorf("%w: the host does not have it", ErrVSSUnavailable)
-	}
-	r := &reader{Instance: found[0]}
-	state, mode = r.text("State"), r.text("StartMode")
-	return found[0].Path, state, mode, r.err
+	return fmt.Errorf("%w: it is %q a minute after it was started", ErrVSSUnavailable, s.state)
 }
 
 // ShadowObstacles lists why a host cannot be backed up through VSS; empty when it can. Whether the writer offers a VM shows only when it is asked.

@@ -15,6 +15,9 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
+// clusterService is the Windows service of a node. It is disabled where the feature is installed and the host is no node.
+const clusterService = "ClusSvc"
+
 // sharedVolume is the cluster shared volume, on which the clustered VMs lie.
 const sharedVolume = `C:\ClusterStorage\Volume1`
 

@@ -70,3 +70,38 @@ func TestHostsThatAreNoNodeAreRefused(t *testing.T) {
 		t.Errorf("a second host of the same name: %v", err)
 	}
 }
+
+// Installed alone, the feature brings classes of which nobody tells.
+func TestClusterWithoutItsServiceIsSilent(t *testing.T) {
+	root := tempDir(t)
+	write(t, filepath.Join(root, "shared", "cluster.yaml"), "name: CL1\nfunctionalLevel: 10\nnodes: [HV01]\n")
+	write(t, filepath.Join(root, "node", "host.yaml"), "cluster: shared\n")
+	write(t, filepath.Join(root, "none", "host.yaml"), "failoverClustering: true\n")
+	for folder, answers := range map[string]bool{"node": true, "none": false} {
+		h, w := openHost(t, filepath.Join(root, folder))
+		cluster, cim := h.Session(wmi.NamespaceCluster), h.Session(wmi.NamespaceCIMv2)
+		asked := func() bool {
+			_, err := cluster.Query(w.ctx, "SELECT * FROM MSCluster_Cluster")
+			if err != nil && !errors.Is(err, wmi.ErrDisconnected) {
+				t.Errorf("%s: %v", folder, err)
+			}
+			return err == nil
+		}
+		if got := asked(); got != answers {
+			t.Errorf("%s: it answers is %v", folder, got)
+		}
+		if _, err := cluster.(wmi.Describer).Describe(w.ctx, "MSCluster_Cluster"); err != nil {
+			t.Errorf("%s: the classes are there without the service: %v", folder, err)
+		}
+		service, err := cim.Query(w.ctx, "SELECT * FROM Win32_Service WHERE Name='ClusSvc'")
+		if err != nil || len(service) != 1 || service[0].Properties["StartMode"] == "Disabled" == answers {
+			t.Fatalf("%s: %v, %v", folder, service, err)
+		}
+		if _, err := cim.Invoke(w.ctx, service[0].Path, "StopService", nil); err != nil || asked() {
+			t.Errorf("%s: it answers without its service, %v", folder, err)
+		}
+		if r, err := cim.Invoke(w.ctx, service[0].Path, "StartService", nil); err != nil || (r.ReturnValue == codeDone) != answers || asked() != answers {
+			t.Errorf("%s: start: %d, %v", folder, r.ReturnValue, err)
+		}
+	}
+}

@@ -131,6 +131,9 @@ func (h *Host) open() (err error) {
 	h.booted = h.now()
 	h.services = map[string]bool{"vmms": true, "VSS": false, "Winmgmt": true}
 	h.disabled = map[string]bool{}
+	if h.config.FailoverClustering || h.cluster != nil {
+		h.services[clusterService], h.disabled[clusterService] = h.cluster != nil, h.cluster == nil
+	}
 	h.faults = newFaults(h)
 	h.jobs = newJobTable(h)
 	if err := errors.Join(h.vss.open(h), h.loadPlanned()); err != nil {

@@ -32,6 +32,8 @@ type hostConfig struct {
 	RenamedSwitches map[string]string `yaml:"renamedSwitches,omitempty"`
 	// Cluster is the folder beside the host's own that is the shared volume of its failover cluster, with a cluster.yaml in it.
 	Cluster string `yaml:"cluster,omitempty"`
+	// FailoverClustering says that the feature is installed, as it is on every node, though the host may be none.
+	FailoverClustering bool `yaml:"failoverClustering,omitempty"`
 	// Processors is how many logical processors the host has.
 	Processors int64 `yaml:"processors,omitempty"`
 	// OfflineBackupSaves has the VSS writer of Windows Server 2012 R2 and later save a running VM that cannot quiesce, as older ones always do, instead of

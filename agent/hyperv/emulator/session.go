@@ -23,7 +23,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !s.host.schema.HasNamespace(s.namespace) || (strings.EqualFold(s.namespace, wmi.NamespaceCluster) && s.host.cluster == nil) {
+	if !s.host.schema.HasNamespace(s.namespace) || (s.ofCluster() && !s.host.config.FailoverClustering && s.host.cluster == nil) {
 		return fmt.Errorf("%w: %s", wmi.ErrInvalidNamespace, s.namespace)
 	}
 	if err := s.host.faults.session(); err != nil {
@@ -36,9 +36,24 @@ func (s *session) begin(ctx context.Context) error {
 	return nil
 }
 
+func (s *session) ofCluster() bool { return strings.EqualFold(s.namespace, wmi.NamespaceCluster) }
+
+// beginObjects is begin for calls that are about objects, which the provider of the namespace has: that of a cluster has none to tell of without its service.
+func (s *session) beginObjects(ctx context.Context) error {
+	if err := s.begin(ctx); err != nil || !s.ofCluster() {
+		return err
+	}
+	s.host.mu.Lock()
+	defer s.host.mu.Unlock()
+	if !s.host.services[clusterService] {
+		return fmt.Errorf("%w: the service %s does not run", wmi.ErrDisconnected, clusterService)
+	}
+	return nil
+}
+
 // Query implements wmi.Session.
 func (s *session) Query(ctx context.Context, text string) ([]wmi.Instance, error) {
-	if err := s.begin(ctx); err != nil {
+	if err := s.beginObjects(ctx); err != nil {
 		return nil, err
 	}
 	q, err := wql.Parse(text)
@@ -112,7 +127,7 @@ func project(i wmi.Instance, columns []string) wmi.Instance {
 
 // Get implements wmi.Session.
 func (s *session) Get(ctx context.Context, path string) (wmi.Instance, error) {
-	if err := s.begin(ctx); err != nil {
+	if err := s.beginObjects(ctx); err != nil {
 		return wmi.Instance{}, err
 	}
 	s.host.mu.Lock()
@@ -138,7 +153,7 @@ func (s *session) find(path string) (object, wmi.Instance, error) {
 
 // Associators implements wmi.Session.
 func (s *session) Associators(ctx context.Context, path, assocClass, resultClass string) ([]wmi.Instance, error) {
-	if err := s.begin(ctx); err != nil {
+	if err := s.beginObjects(ctx); err != nil {
 		return nil, err
 	}
 	association, ok := s.host.schema.Class(s.namespace, assocClass)
@@ -173,7 +188,7 @@ func (s *session) Associators(ctx context.Context, path, assocClass, resultClass
 
 // Invoke implements wmi.Session.
 func (s *session) Invoke(ctx context.Context, path, method string, in wmi.Params) (wmi.Result, error) {
-	if err := s.begin(ctx); err != nil {
+	if err := s.beginObjects(ctx); err != nil {
 		return wmi.Result{}, err
 	}
 	s.host.mu.Lock()

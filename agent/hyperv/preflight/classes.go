@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // checkClasses compares the classes of the host with what the agent calls: a class, property, method or parameter that is not there fails at the first
 // backup that needs it, and better here.
-func (p *Preflight) checkClasses(ctx context.Context, r *Report) {
+func (p *Preflight) checkClasses(ctx context.Context, r *Report, info hyperv.HostInfo) {
 	sessions := p.sessions()
 	for _, namespace := range slices.Sorted(maps.Keys(sessions)) {
 		describer, able := sessions[namespace].(wmi.Describer)
@@ -21,7 +22,7 @@ func (p *Preflight) checkClasses(ctx context.Context, r *Report) {
 			r.add(SectionClasses, namespace, Unchecked, "this connection cannot describe classes", "")
 			continue
 		}
-		c := comparison{report: r, namespace: namespace, describer: describer}
+		c := comparison{report: r, namespace: namespace, describer: describer, unneeded: namespace == wmi.NamespaceCluster && info.Cluster == nil}
 		c.run(ctx)
 	}
 }
@@ -31,6 +32,8 @@ type comparison struct {
 	report    *Report
 	namespace string
 	describer wmi.Describer
+	// unneeded says that the host has nothing in the namespace, which need not answer then.
+	unneeded bool
 
 	classes, methods, differences int
 }
@@ -39,8 +42,11 @@ func (c *comparison) run(ctx context.Context) {
 	for _, u := range calls[c.namespace] {
 		class, err := c.describer.Describe(ctx, u.class)
 		switch {
-		case errors.Is(err, wmi.ErrInvalidNamespace) && c.namespace == wmi.NamespaceCluster:
+		case errors.Is(err, wmi.ErrInvalidNamespace) && c.unneeded:
 			c.report.pass(SectionClasses, c.namespace, "not there: the host is in no failover cluster")
+			return
+		case err != nil && c.unneeded:
+			c.report.pass(SectionClasses, c.namespace, "cannot be asked, and need not: the host is in no failover cluster")
 			return
 		case errors.Is(err, wmi.ErrInvalidNamespace):
 			c.report.fail(SectionClasses, c.namespace, err, "Install the Hyper-V role with its management tools.")

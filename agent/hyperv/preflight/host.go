@@ -108,6 +108,9 @@ func (p *Preflight) checkServices(ctx context.Context, r *Report) {
 // checkCluster looks at the failover cluster, if the host is in one.
 func checkCluster(r *Report, info hyperv.HostInfo) {
 	switch c := info.Cluster; {
+	case info.ClusterStopped:
+		r.add(SectionCluster, "cluster service", Concern, "the host is a node of a failover cluster, and its service ClusSvc is stopped",
+			"Start-Service ClusSvc, or remove the host from the cluster.")
 	case c == nil:
 		r.pass(SectionCluster, "failover cluster", "none")
 	case c.Level < hyperv.FirstClusterWithRCT:

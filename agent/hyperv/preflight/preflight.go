@@ -29,7 +29,7 @@ func (p *Preflight) Run(ctx context.Context) *Report {
 	info := p.checkHost(ctx, r, host)
 	p.checkProcess(ctx, r)
 	p.checkServices(ctx, r)
-	p.checkClasses(ctx, r)
+	p.checkClasses(ctx, r, info)
 	checkCluster(r, info)
 	checkVolumes(r, info)
 	vms := p.checkMachines(ctx, r, host)

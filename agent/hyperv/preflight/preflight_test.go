@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -129,6 +130,36 @@ func TestServicesThatDoNotWorkAreFailures(t *testing.T) {
 			r := of(s).Run(t.Context())
 			g.Expect(r.ExitCode()).To(Equal(preflight.ExitNotReady))
 			g.Expect(check(r, preflight.SectionServices, "vmms").Found).To(ContainSubstring(c.want))
+		})
+	}
+}
+
+// A host that has the failover clustering feature, and no cluster, is as ready as any.
+func TestAClusterThatDoesNotRunIsNoFailure(t *testing.T) {
+	for name, c := range map[string]struct {
+		service map[string]any
+		verdict int
+		check   string
+	}{
+		"the host is no node":           {nil, preflight.ExitReady, "failover cluster"},
+		"the node's service is stopped": {map[string]any{"StartMode": "Auto"}, preflight.ExitConcerns, "cluster service"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			files := oneVM()
+			files["host.yaml"] = "failoverClustering: true\n"
+			s := seams(open(t, files))
+			s.CIM = altered{Session: s.CIM, answer: func(found []wmi.Instance) ([]wmi.Instance, error) {
+				for _, i := range found {
+					if i.Class == "Win32_Service" && i.Properties["Name"] == "ClusSvc" {
+						maps.Copy(i.Properties, c.service)
+					}
+				}
+				return found, nil
+			}}
+			r := of(s).Run(t.Context())
+			g.Expect(r.ExitCode()).To(Equal(c.verdict), "%+v", r.Checks)
+			g.Expect(check(r, preflight.SectionCluster, c.check).Found).NotTo(BeEmpty())
 		})
 	}
 }
