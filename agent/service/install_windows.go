@@ -6,13 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
-	"golang.org/x/sys/windows/svc"
 	"golang.org/x/sys/windows/svc/eventlog"
 	"golang.org/x/sys/windows/svc/mgr"
 )
@@ -35,8 +33,18 @@ var recovery = []mgr.RecoveryAction{
 	{Type: mgr.ServiceRestart, Delay: 5 * time.Second}, {Type: mgr.ServiceRestart, Delay: 30 * time.Second}, {Type: mgr.ServiceRestart, Delay: 2 * time.Minute},
 }
 
-// Install registers the service, or brings the one that is there up to date with this program and starts it anew.
+// Install registers the service, or brings the one that is there up to date with this program and starts it anew. When that fails, the service is as it was
+// before, and works if it did.
 func Install(settings Settings, how Installation) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	return install(settings, how, self)
+}
+
+// install is Install with the program in a file.
+func install(settings Settings, how Installation, from string) error {
 	if err := settings.CheckPrivate(); err != nil {
 		return err
 	}
@@ -45,31 +53,40 @@ func Install(settings Settings, how Installation) error {
 		return err
 	}
 	defer manager.Disconnect() //nolint:errcheck // a handle
-	existing, err := manager.OpenService(Name)
-	if err == nil {
-		err = errors.Join(stop(existing), existing.Close())
-	} else if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		err = nil
-	}
-	if err != nil {
-		return fmt.Errorf("stop the service that is installed: %w", err)
-	}
-	program, err := copyProgram()
+	program, err := stageProgram(from)
 	if err != nil {
 		return err
 	}
-	service, err := register(manager, program, settings)
+	before, err := halt(manager)
+	if err == nil {
+		err = renew(manager, program, settings, how)
+	}
+	if err == nil {
+		removeReplaced()
+		return nil
+	}
+	err = errors.Join(err, program.revert())
+	removeBeside(program.path, freshProgram)
+	return errors.Join(err, before.resume(manager, how.Out))
+}
+
+// renew has the service, which does not run, be of the new program.
+func renew(manager *mgr.Mgr, program *program, settings Settings, how Installation) error {
+	if err := program.swap(); err != nil {
+		return err
+	}
+	service, err := register(manager, program.path, settings)
 	if err != nil {
 		return err
 	}
 	defer service.Close() //nolint:errcheck // a handle
-	if err := configure(service, program, settings, how.Out); err != nil {
+	if err := configure(service, program.path, settings, how.Out); err != nil {
 		return err
 	}
 	if err := addSource(); err != nil {
 		return err
 	}
-	fmt.Fprintf(how.Out, "Service %s is installed and runs %s.\n", Name, program)
+	fmt.Fprintf(how.Out, "Service %s is installed and runs %s.\n", Name, program.path)
 	if !how.Start {
 		return nil
 	}
@@ -114,37 +131,6 @@ func connect() (*mgr.Mgr, error) {
 		return nil, fmt.Errorf("connect to the service manager: %w", err)
 	}
 	return manager, nil
-}
-
-// stop ends the service, and returns when its process is gone: until then its program cannot be replaced.
-func stop(service *mgr.Service) error {
-	before, err := service.Query()
-	if err != nil {
-		return fmt.Errorf("ask for the service's state: %w", err)
-	}
-	if before.State == svc.Stopped {
-		return nil
-	}
-	process, err := windows.OpenProcess(windows.SYNCHRONIZE, false, before.ProcessId)
-	if err != nil && !errors.Is(err, windows.ERROR_INVALID_PARAMETER) { // which says that it is gone already
-		return fmt.Errorf("stop the service: open its process: %w", err)
-	}
-	if err == nil {
-		defer windows.CloseHandle(process) //nolint:errcheck // a handle
-	}
-	if _, err := service.Control(svc.Stop); err != nil && !errors.Is(err, windows.ERROR_SERVICE_NOT_ACTIVE) {
-		return fmt.Errorf("stop the service: %w", err)
-	}
-	if process == 0 {
-		return nil
-	}
-	switch event, err := windows.WaitForSingleObject(process, uint32(preshutdown/time.Millisecond)); {
-	case err != nil:
-		return fmt.Errorf("stop the service: wait for its process: %w", err)
-	case event != windows.WAIT_OBJECT_0:
-		return fmt.Errorf("stop the service: its process %d did not end within %s", before.ProcessId, preshutdown)
-	}
-	return nil
 }
 
 // register makes the service unless it is there.
@@ -209,74 +195,6 @@ func addSource() error {
 	err := eventlog.InstallAsEventCreate(Name, eventlog.Info|eventlog.Warning|eventlog.Error)
 	if err != nil && !strings.Contains(err.Error(), "already exists") { // the package has no name for this error
 		return fmt.Errorf("register the source of events: %w", err)
-	}
-	return nil
-}
-
-// programPath is where the service's program lies.
-func programPath() (string, error) {
-	folder, err := windows.KnownFolderPath(windows.FOLDERID_ProgramFiles, windows.KF_FLAG_DEFAULT)
-	if err != nil {
-		return "", fmt.Errorf("find %%ProgramFiles%%: %w", err)
-	}
-	return filepath.Join(folder, Name, "agent.exe"), nil
-}
-
-// copyProgram copies this program to where only administrators may replace it.
-func copyProgram() (string, error) {
-	target, err := programPath()
-	if err != nil {
-		return "", err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
-	}
-	if strings.EqualFold(self, target) {
-		return target, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return "", fmt.Errorf("copy this program: %w", err)
-	}
-	if err := replace(self, target); err != nil {
-		return "", fmt.Errorf("copy this program: %w", err)
-	}
-	return target, nil
-}
-
-// replace puts a copy of a file where another may be, as one effect.
-func replace(from, to string) error {
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close() //nolint:errcheck // read only
-	fresh, err := os.CreateTemp(filepath.Dir(to), "agent-*.new")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(fresh.Name()) }() // fails when the rename took place
-	_, err = io.Copy(fresh, source)
-	if err := errors.Join(err, fresh.Sync(), fresh.Close()); err != nil {
-		return err
-	}
-	return os.Rename(fresh.Name(), to)
-}
-
-// removeProgram removes the copy, unless it is what runs.
-func removeProgram(out io.Writer) error {
-	program, err := programPath()
-	if err != nil {
-		return err
-	}
-	if self, err := os.Executable(); err == nil && strings.EqualFold(self, program) {
-		fmt.Fprintf(out, "Remove %s by hand: it is what runs.\n", filepath.Dir(program))
-		return nil
-	}
-	for _, path := range []string{program, filepath.Dir(program)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove the program: %w", err)
-		}
 	}
 	return nil
 }

@@ -34,7 +34,11 @@ func Serve(ctx context.Context, work Work) error {
 		return fmt.Errorf("open the event log: %w", err)
 	}
 	defer log.Close() //nolint:errcheck // a handle
-	h := &handler{ctx: context.WithoutCancel(ctx), work: work, events: source{log}, limit: stopLimit}
+	h := &handler{ctx: context.WithoutCancel(ctx), events: source{log}, limit: stopLimit}
+	h.work = func(ctx context.Context, events Events) error {
+		removeReplaced() // now that this program is the one that works
+		return work(ctx, events)
+	}
 	if err := svc.Run(Name, h); err != nil {
 		return fmt.Errorf("connect to the service manager: %w; --service is for the service manager alone", err)
 	}
