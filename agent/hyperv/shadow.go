@@ -146,9 +146,9 @@ func (s *Shadow) begin(ctx context.Context, approach ShadowApproach) (ShadowInte
 	if err := unattended(s.vm); err != nil {
 		return ShadowIntent{}, fmt.Errorf("shadow copy of %s: %w", s.vm.Name, err)
 	}
-	volumes, ok := s.component.Volumes()
-	if !ok {
-		return ShadowIntent{}, fmt.Errorf("%w: the writer lists files on no volume of the host: %v", ErrPath, s.component.Files)
+	volumes, err := s.volumes()
+	if err != nil {
+		return ShadowIntent{}, fmt.Errorf("begin a shadow copy of %s: %w", s.vm.Name, err)
 	}
 	set, err := s.requester.Begin(ctx, vss.Request{
 		Component: s.component, Uninvolved: approach.Uninvolved, Volumes: volumes, Provider: s.options.Provider,

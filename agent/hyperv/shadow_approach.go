@@ -23,9 +23,11 @@ func ApplicationShadow(vm VM, mode vss.Mode) (ShadowApproach, error) {
 	ok, reason := Quiescible(vm)
 	switch {
 	case vm.State == Off:
-		return ShadowApproach{Level: Offline}, nil
+		return ShadowApproach{Uninvolved: mode == vss.PartialMode, Level: Offline}, nil
 	case vm.State != Running:
 		return ShadowApproach{}, fmt.Errorf("%w: an application-consistent snapshot of a virtual machine that is %s", ErrVMState, strings.ToLower(string(vm.State)))
+	case mode == vss.PartialMode:
+		return ShadowApproach{}, fmt.Errorf("%w: the Hyper-V VSS writer takes no part for some of the disks alone, and others lie on no volume of the host", ErrQuiesce)
 	case mode == vss.Online, mode == vss.UnknownMode && ok:
 		return ShadowApproach{Level: Application}, nil
 	case reason != "":
@@ -38,7 +40,7 @@ func ApplicationShadow(vm VM, mode vss.Mode) (ShadowApproach, error) {
 // saves a VM that cannot quiesce; otherwise the VM is left alone.
 func CrashShadow(host HostInfo, vm VM, mode vss.Mode, save bool) ShadowApproach {
 	if vm.State == Off {
-		return ShadowApproach{Level: Offline}
+		return ShadowApproach{Uninvolved: mode == vss.PartialMode, Level: Offline}
 	}
 	alive := vm.State == Running || vm.State == Paused
 	mayBeSaved := alive && mode == vss.OfflineMode && (save || host.Build < firstBuildWithLiveShadows)

@@ -24,6 +24,28 @@ type Contents struct {
 	Files []ConfigFile
 }
 
+// volumes are those that the shadow copies are made of. A disk that lies on none, such as one on a file server, will not be in the image, which Contents says.
+// ErrPath when the image could not do without what does.
+func (s *Shadow) volumes() ([]string, error) {
+	volumes, elsewhere := s.component.Volumes()
+	for _, file := range elsewhere {
+		if !isDiskOrMedium(file.Pattern) {
+			return nil, fmt.Errorf("%w: %s, which belongs to the virtual machine itself, lies on no volume of the host; move it to one with Move-VMStorage",
+				ErrPath, joinPath(file.Path, file.Pattern))
+		}
+	}
+	if len(volumes) == 0 {
+		return nil, fmt.Errorf("%w: the writer lists no file on a volume of the host", ErrPath)
+	}
+	return volumes, nil
+}
+
+// isDiskOrMedium tells the files of virtual disks, and the images that are put into DVD and floppy drives.
+func isDiskOrMedium(name string) bool {
+	ending := strings.ToLower(path.Ext(name))
+	return diskKind(name, false) != DiskUnknown || ending == ".iso" || ending == ".vfd"
+}
+
 // Contents lists what the shadow copies hold, after Snapshot. The writer's list of files is the authority: no other file is read, whatever a disk names as its
 // parent. A listed disk that cannot be opened is an error: it would be missing in the image.
 func (s *Shadow) Contents(ctx context.Context) (Contents, error) {
@@ -59,6 +81,9 @@ func (s *Shadow) Contents(ctx context.Context) (Contents, error) {
 func (s *Shadow) listed(ctx context.Context) ([]string, error) {
 	var out []string
 	for _, spec := range s.component.Files {
+		if spec.Volume == "" {
+			continue // see volumes
+		}
 		found, err := s.match(ctx, spec)
 		if err != nil {
 			return nil, err
@@ -147,7 +172,7 @@ func (s *Shadow) inspect(ctx context.Context, p string, listed []string) (info v
 			}
 		}
 	}
-	return info, "", fmt.Errorf("%w: the parent of %s is none of the files that the Hyper-V writer lists", ErrPath, p)
+	return info, "", fmt.Errorf("%w: the parent of %s is none of the files that the Hyper-V writer lists on volumes of the host", ErrPath, p)
 }
 
 // climb resolves a relative path, which may start with `.\` and `..\`, from a folder. "" stays "".

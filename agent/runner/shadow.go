@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -55,12 +56,20 @@ func (r *backupRun) takeShadow(ctx context.Context) (hyperv.Taken, error) {
 			}
 		}
 		if wanted.Level == v1alpha1.LevelApplication {
-			return hyperv.Taken{}, stall("QuiesceFailed", fmt.Errorf("%w; repair the guest's integration services, or allow ApplicationThenCrash", refusal))
+			return hyperv.Taken{}, stall("QuiesceFailed", fmt.Errorf("%w; %s, or allow ApplicationThenCrash", refusal, quiesceRemedy(r.shadow.Mode())))
 		}
 		r.report.Warn("QuiesceFellBack", "The image is crash consistent: %v.", refusal)
 	}
 	save := wanted.AllowSavedState != nil && *wanted.AllowSavedState
 	return r.attemptShadow(ctx, hyperv.CrashShadow(r.info, r.vm, r.shadow.Mode(), save), 0)
+}
+
+// quiesceRemedy says what helps a guest that the writer did not quiesce.
+func quiesceRemedy(mode vss.Mode) string {
+	if mode == vss.PartialMode {
+		return "move the disks that lie elsewhere to volumes of the host, choose the method WMI"
+	}
+	return "repair the guest's integration services"
 }
 
 // attemptShadow makes the shadow copies once. Before anything happens to the virtual machine the journal has what state it must come back to (NV-07). A

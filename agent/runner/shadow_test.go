@@ -28,10 +28,14 @@ func crashConsistent(b *v1alpha1.BackupTask) { b.Consistency.Level = v1alpha1.Le
 
 func atOnce(b *v1alpha1.BackupTask) { b.Consistency.QuiesceAttempts = 1 }
 
-// set rewrites the virtual machine's definition.
-func (r *rig) set(yaml string) {
+// set rewrites the virtual machine's definition, with its one disk and those given.
+func (r *rig) set(yaml string, moreDisks ...string) {
 	r.t.Helper()
-	if err := os.WriteFile(filepath.Join(r.dir, "crm", "vm.yaml"), []byte(yaml+"disks:\n  - path: system.vhdx\n"), 0o644); err != nil {
+	yaml += "disks:\n"
+	for _, disk := range append([]string{"system.vhdx"}, moreDisks...) {
+		yaml += "  - path: '" + disk + "'\n"
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "crm", "vm.yaml"), []byte(yaml), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
 }

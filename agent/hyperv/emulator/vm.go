@@ -311,7 +311,7 @@ func (v *vm) windowsPath(names ...string) string {
 
 // diskPath is the Windows path of a disk of vm.yaml.
 func (v *vm) diskPath(d diskConfig) string {
-	if len(d.Path) > 1 && d.Path[1] == ':' {
+	if d.remote() || len(d.Path) > 1 && d.Path[1] == ':' {
 		return strings.ReplaceAll(d.Path, "/", `\`)
 	}
 	return v.windowsPath(strings.ReplaceAll(d.Path, "/", `\`))

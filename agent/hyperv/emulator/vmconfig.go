@@ -59,7 +59,7 @@ type dynamicMemory struct {
 
 // diskConfig is a VHDX file or a pass-through disk.
 type diskConfig struct {
-	// Path is a Windows path, or relative to the VM's folder.
+	// Path is a Windows path, or relative to the VM's folder. What is on a file server (`\\SERVER\SHARE\...`) is listed and not served.
 	Path string `yaml:"path,omitempty"`
 	// Controller is the address, such as "SCSI 0:1". By default the next free one.
 	Controller string `yaml:"controller,omitempty"`

@@ -10,11 +10,17 @@ import (
 	"strings"
 )
 
+// served tells a disk whose file is the host's. Who else writes a shared disk is not known, and no file server is modelled: their files are never opened.
+func (d diskConfig) served() bool { return d.Path != "" && !d.Shared && !d.remote() }
+
+// remote tells a disk on a file server.
+func (d diskConfig) remote() bool { return strings.HasPrefix(d.Path, `\\`) }
+
 // adoptDisks brings the record and the open disks in line with the disks of a new vm.yaml. The caller holds op.
 func (v *vm) adoptDisks(ctx context.Context, config vmConfig) error {
 	var paths []string
 	for _, d := range config.Disks {
-		if d.Path != "" && !d.Shared { // who else writes a shared disk is not known, so it is not served
+		if d.served() {
 			paths = append(paths, v.diskPath(d))
 		}
 	}

@@ -219,7 +219,7 @@ func TestSharedVolumeHasOneSnapshotSet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = r.Begin(t.Context(), vss.Request{Component: all[0], Volumes: []string{`C:\ClusterStorage\Volume1\`}})
+		_, err = r.Begin(t.Context(), vss.Request{Component: all[0], Volumes: []string{`C:\ClusterStorage\Volume1\`, `D:\`}})
 		return r, err
 	}
 	first, err := begin()

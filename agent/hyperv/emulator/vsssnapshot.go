@@ -74,9 +74,14 @@ func (r *requester) uninvolved(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// writer is the snapshot with the writer's part in it.
+// writer is the snapshot with the writer's part in it, which it refuses when the set lacks a volume that files of the machine lie on.
 func (r *requester) writer(ctx context.Context) error {
 	h, v := r.service.host, r.vm
+	for _, path := range h.filesOf(v) {
+		if _, held := r.set.devices[h.config.volumeOf(path)]; !held {
+			return &vss.WriterError{State: vss.FailedAtPrepareSnapshot, Code: vss.WriterInconsistent}
+		}
+	}
 	h.mu.Lock()
 	online, state := v.quiescible(), v.config.State
 	h.mu.Unlock()

@@ -66,7 +66,7 @@ func (v *vm) quiescible() bool {
 // passed through do not.
 func (h *Host) filesOf(v *vm) []string {
 	h.mu.Lock()
-	var leaves []string
+	var leaves, remote []string
 	id, legacy := v.record.ID, v.config.legacy()
 	for _, d := range v.record.Disks {
 		leaves = append(leaves, d.Leaf)
@@ -76,8 +76,13 @@ func (h *Host) filesOf(v *vm) []string {
 			leaves = append(leaves, d.Frozen)
 		}
 	}
+	for _, d := range v.config.Disks {
+		if d.remote() {
+			remote = append(remote, v.diskPath(d))
+		}
+	}
 	h.mu.Unlock()
-	var out []string
+	out := remote
 	add := func(path string) {
 		if !slices.ContainsFunc(out, func(p string) bool { return strings.EqualFold(p, path) }) {
 			out = append(out, path)

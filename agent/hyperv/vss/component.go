@@ -49,6 +49,9 @@ const (
 	Online Mode = "Online"
 	// OfflineMode: the guest cannot quiesce. Up to Windows Server 2012 the machine is saved during the snapshot, and what a later host does shows only then.
 	OfflineMode Mode = "Offline"
+	// PartialMode: some files lie on no volume of the host. A snapshot set cannot hold them, and a writer refuses to take part for the others alone
+	// (WriterInconsistent).
+	PartialMode Mode = "Partial"
 	// UnknownMode: the caption says it in words that we do not know, as on a host in another language.
 	UnknownMode Mode = "Unknown"
 )
@@ -62,8 +65,11 @@ var captions = []struct {
 	{`online\`, Online}, {`offline\`, OfflineMode},
 }
 
-// Mode reads the caption.
+// Mode reads the caption, and where the files lie.
 func (c Component) Mode() Mode {
+	if _, elsewhere := c.Volumes(); len(elsewhere) > 0 {
+		return PartialMode
+	}
 	for _, known := range captions {
 		if strings.HasPrefix(strings.ToLower(c.Caption), known.prefix) {
 			return known.mode
@@ -72,18 +78,18 @@ func (c Component) Mode() Mode {
 	return UnknownMode
 }
 
-// Volumes lists the volumes of the component's files, in order, each once. ok is false when a file lies on none that we can tell.
-func (c Component) Volumes() (volumes []string, ok bool) {
+// Volumes lists the volumes of the component's files, in order, each once, and the files that lie elsewhere: on none that we can tell.
+func (c Component) Volumes() (volumes []string, elsewhere []FileSpec) {
 	for _, file := range c.Files {
-		if file.Volume == "" {
-			return nil, false
-		}
-		if !slices.ContainsFunc(volumes, func(v string) bool { return strings.EqualFold(v, file.Volume) }) {
+		switch {
+		case file.Volume == "":
+			elsewhere = append(elsewhere, file)
+		case !slices.ContainsFunc(volumes, func(v string) bool { return strings.EqualFold(v, file.Volume) }):
 			volumes = append(volumes, file.Volume)
 		}
 	}
 	slices.Sort(volumes)
-	return volumes, len(volumes) > 0
+	return volumes, elsewhere
 }
 
 // Find returns the component of a virtual machine by its id.

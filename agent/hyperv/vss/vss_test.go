@@ -38,8 +38,8 @@ func TestMetadataOfTheHyperVWriterIsRead(t *testing.T) {
 	if !found || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v", c)
 	}
-	if volumes, ok := c.Volumes(); !ok || !reflect.DeepEqual(volumes, []string{`C:\ClusterStorage\Volume1\`, `D:\`}) {
-		t.Errorf("%v, %v", volumes, ok)
+	if volumes, elsewhere := c.Volumes(); len(elsewhere) > 0 || !reflect.DeepEqual(volumes, []string{`C:\ClusterStorage\Volume1\`, `D:\`}) {
+		t.Errorf("%v, %v", volumes, elsewhere)
 	}
 	if _, ok, err := vss.ParseMetadata(strings.Replace(document, "66841cd4", "1072ae1c", 1)); ok || err != nil {
 		t.Errorf("another writer: %v, %v", ok, err)
@@ -57,6 +57,20 @@ func TestCaptionTellsTheMode(t *testing.T) {
 		if got := (vss.Component{Caption: caption}).Mode(); got != want {
 			t.Errorf("%q is %s, not %s", caption, got, want)
 		}
+	}
+}
+
+func TestComponentWithAFileOnAShareIsPartial(t *testing.T) {
+	all, _, err := vss.ParseMetadata(strings.Replace(document, `D:\VMs\crm\`, `\\nas\vms\crm\`, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := all[0].Mode(); mode != vss.PartialMode {
+		t.Errorf("the mode is %s", mode)
+	}
+	volumes, elsewhere := all[0].Volumes()
+	if !reflect.DeepEqual(volumes, []string{`C:\ClusterStorage\Volume1\`}) || !reflect.DeepEqual(elsewhere, []vss.FileSpec{{Path: `\\nas\vms\crm`, Pattern: "system.vhdx"}}) {
+		t.Errorf("%v, %v", volumes, elsewhere)
 	}
 }
 

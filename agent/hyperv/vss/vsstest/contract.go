@@ -105,8 +105,8 @@ func component(t *testing.T, r vss.Requester) vss.Component {
 func begin(t *testing.T, r vss.Requester, change func(*vss.Request)) string {
 	t.Helper()
 	c := component(t, r)
-	volumes, ok := c.Volumes()
-	if !ok {
+	volumes, elsewhere := c.Volumes()
+	if len(volumes) == 0 || len(elsewhere) > 0 {
 		t.Fatalf("no volumes: %+v", c.Files)
 	}
 	request := vss.Request{Component: c, Volumes: volumes}
