@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hyperkeep/hyperkeep/test/tool"
 )
@@ -53,8 +55,21 @@ func setUp(ctx context.Context, dir string, settings []byte) error {
 	return os.Remove(file)
 }
 
+// atFixedAddresses has Linux choose no address of a program by chance. Windows has a page of each process at 0x7ffe0000, and Wine is linked to 0x7d000000: the heap
+// that follows somewhere within 1 GiB lies on that page in one program of 8000, which then ends with exit status 1 and not a word. Containers may forbid it.
+var atFixedAddresses = sync.OnceValue(func() []string {
+	command := []string{"setarch", "--addr-no-randomize"}
+	if exec.Command(command[0], command[1], "true").Run() != nil {
+		return nil
+	}
+	return command
+})
+
 // inPrefix is a command in a prefix, without a screen, and without the user's own settings and folders.
 func inPrefix(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	if args[0] == "wine" {
+		args = slices.Concat(atFixedAddresses(), args)
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = dir
 	for _, setting := range os.Environ() {

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -87,8 +89,50 @@ func TestPrograms(t *testing.T) {
 	})
 }
 
+// TestNothingLiesWhereWindowsHasItsSharedPage: see atFixedAddresses.
+func TestNothingLiesWhereWindowsHasItsSharedPage(t *testing.T) {
+	Require(t)
+	if atFixedAddresses() == nil {
+		t.Skip("Linux does not let this user fix the addresses of programs")
+	}
+	p := NewPrefix(t, "", "")
+	cmd, lines := waiting(t, p, Build(t, "test/wine/internal/probe"))
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := regexp.MustCompile(`(?m)^([0-9a-f]+)-.*\[heap\]$`).FindStringSubmatch(string(maps))
+	if heap == nil || !strings.HasPrefix(heap[1], "7d00") {
+		t.Errorf("the heap does not follow Wine's loader, but is anywhere: %v", heap)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	_, _ = io.Copy(io.Discard, lines)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // signalled starts a program that waits, and returns what it says after a signal.
 func signalled(t *testing.T, p *Prefix, probe string, signal os.Signal) string {
+	t.Helper()
+	cmd, lines := waiting(t, p, probe)
+	if err := cmd.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); (err != nil) != (signal == os.Kill) {
+		t.Error(err)
+	}
+	return strings.TrimSpace(string(rest))
+}
+
+// waiting starts a program that waits for a signal, and returns its further output.
+func waiting(t *testing.T, p *Prefix, probe string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	cmd := p.Command(t.Context(), probe, "wait")
 	out, err := cmd.StdoutPipe()
@@ -103,17 +147,7 @@ func signalled(t *testing.T, p *Prefix, probe string, signal os.Signal) string {
 	if strings.TrimSpace(first) != "waiting" {
 		t.Fatal(first, err)
 	}
-	if err := cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
-	}
-	rest, err := io.ReadAll(lines)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); (err != nil) != (signal == os.Kill) {
-		t.Error(err)
-	}
-	return strings.TrimSpace(string(rest))
+	return cmd, lines
 }
 
 func TestMachineEndsWithItsTest(t *testing.T) {
