@@ -15,6 +15,8 @@ type TrackedDisk struct {
 	RCTID       string `json:"rctID"`
 	DiskID      string `json:"diskID"`
 	VirtualSize int64  `json:"virtualSize"`
+	// Lineage is empty for an image of an agent that did not record it.
+	Lineage Lineage `json:"lineage,omitzero"`
 }
 
 // EnableTracking switches change tracking on for a disk file; again does nothing. virtdisk.ErrTrackingUnsupported for a format without it.
@@ -29,9 +31,14 @@ func (h *Host) EnableTracking(ctx context.Context, path string) error {
 // within the disk. The stream may be read again; each reading asks the host.
 //
 // A *TrackingLostError, from Changes or from within the stream, means that there is no answer, or none that can be trusted, and the disk has to be read in full.
-// Any other error is virtdisk.ErrDisconnected or the context's. An empty stream is an answer: the identity of disk and base was compared first.
+// Any other error is of a host that cannot be asked, or the context's. An empty stream is an answer: the identity of disk and base, and whether one was built on
+// the other, was compared first.
 func (h *Host) Changes(ctx context.Context, d FrozenDisk, base TrackedDisk) (extent.Seq, error) {
-	if err := sameDisk(d, base); err != nil {
+	err := sameDisk(d, base)
+	if err == nil {
+		err = h.sameLineage(ctx, d.Lineage, base.Lineage)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("changes of disk %s: %w", d.Key, err)
 	}
 	// The first page is asked for now, so that an id that the host does not know shows before anything was read.

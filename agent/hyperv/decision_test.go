@@ -289,3 +289,17 @@ func TestSealedNeedsEveryTrackingID(t *testing.T) {
 	g.Expect(point.sealed([]FrozenDisk{{Place: "A"}, {Place: "B"}})).To(BeFalse(), "nothing to tell it by")
 	g.Expect(point.sealed(nil)).To(BeFalse())
 }
+
+// Another product's recovery checkpoint may lie in between.
+func TestCheckpointsBefore(t *testing.T) {
+	vm := VM{Checkpoints: []CheckpointNode{
+		{ID: "a", Kind: CheckpointUser}, {ID: "b", Kind: CheckpointRecovery, Parent: "a"}, {ID: "c", Kind: CheckpointOther, Parent: "b"},
+		{ID: "d", Kind: CheckpointRecovery, Parent: "c"}, {ID: "e", Kind: CheckpointUser, Parent: "f"}, {ID: "f", Kind: CheckpointUser, Parent: "e"},
+	}}
+	for id, want := range map[string][]string{
+		"a": nil, "B": {"a"}, "d": {"c", "a"}, "gone": nil,
+		"e": {"f", "e", "f", "e", "f", "e"}, // nonsense, but an end
+	} {
+		NewWithT(t).Expect(vm.before(id)).To(Equal(want), id)
+	}
+}

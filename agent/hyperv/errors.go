@@ -55,6 +55,8 @@ const (
 	DiskReplaced TrackingLostReason = "DiskReplaced"
 	// DiskResized: the disk has another size than in the base.
 	DiskResized TrackingLostReason = "DiskResized"
+	// AnotherFile: the disk was not built on what it was at the base: a checkpoint was applied since, or its file was moved.
+	AnotherFile TrackingLostReason = "AnotherFile"
 	// TrackingDisabled: the disk is not tracked.
 	TrackingDisabled TrackingLostReason = "TrackingDisabled"
 	// TrackingIDUnknown: the host cannot resolve the base's tracking id.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
@@ -25,6 +23,8 @@ type FrozenDisk struct {
 	// LivePath is the file that the VM writes since the checkpoint, "" when the disk is not attached any more. Of a disk in a shadow copy it is the file that
 	// was copied.
 	LivePath string `json:"livePath,omitempty"`
+	// Lineage is what the disk was built on, by which a later checkpoint can tell whether it still is. A disk in a shadow copy has none.
+	Lineage Lineage `json:"lineage,omitzero"`
 	// Chain are the files of a disk in a shadow copy, topmost first. Otherwise it is empty, and the host is asked.
 	Chain []string `json:"chain,omitempty"`
 	// Place is what the disk's InstanceID ends in, in the VM and in its checkpoints. Reference points name disks by it.
@@ -72,12 +72,12 @@ func (h *Host) checkpointDisks(ctx context.Context, cp Checkpoint) ([]FrozenDisk
 	}
 	var frozen []FrozenDisk
 	var excluded []ExcludedDisk
-	held := map[string]bool{}
+	held, before := map[string]bool{}, vm.before(cp.ID)
 	for _, d := range inCheckpoint.disks {
 		if d.Kind != DiskVHDX {
 			continue // listed below, as a disk of the VM
 		}
-		f, err := h.freeze(ctx, d, vm)
+		f, err := h.freeze(ctx, d, vm, before)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -92,8 +92,8 @@ func (h *Host) checkpointDisks(ctx context.Context, cp Checkpoint) ([]FrozenDisk
 	return frozen, excluded, nil
 }
 
-// freeze describes one disk of a checkpoint.
-func (h *Host) freeze(ctx context.Context, d Disk, vm VM) (FrozenDisk, error) {
+// freeze describes one disk of a checkpoint that follows others.
+func (h *Host) freeze(ctx context.Context, d Disk, vm VM, before []string) (FrozenDisk, error) {
 	info, err := h.disks.Info(ctx, d.Path)
 	if err != nil {
 		return FrozenDisk{}, fmt.Errorf("inspect %s: %w", d.Path, err)
@@ -102,26 +102,14 @@ func (h *Host) freeze(ctx context.Context, d Disk, vm VM) (FrozenDisk, error) {
 		Key: d.Key, Path: d.Path, VirtualSize: info.VirtualSize, SectorSize: info.SectorSize, DiskID: info.DiskID,
 		Tracked: info.TrackingEnabled, RCTID: info.MostRecentID, Place: place(d.instanceID),
 	}
+	live := ""
 	for _, active := range vm.Disks {
 		if place(active.instanceID) == f.Place {
-			f.LivePath, err = h.childOf(ctx, f.Path, active.Path)
+			live = active.Path
 		}
 	}
+	f.Lineage, f.LivePath, err = h.lineage(ctx, d.Path, live, before)
 	return f, err
-}
-
-// childOf finds the file right above a frozen one in the chain of a running VM's disk, "" when the frozen one is not below it. It need not be the topmost:
-// the VM's user may have made a checkpoint since.
-func (h *Host) childOf(ctx context.Context, frozen, path string) (string, error) {
-	chain, err := h.chain(ctx, path)
-	if err != nil {
-		return "", err
-	}
-	at := slices.IndexFunc(chain, func(p string) bool { return strings.EqualFold(p, frozen) })
-	if at < 1 {
-		return "", nil
-	}
-	return chain[at-1], nil
 }
 
 func exclusion(d Disk) ExcludedDisk {
@@ -137,11 +125,16 @@ func exclusion(d Disk) ExcludedDisk {
 
 // checkpointSettings gets the settings object of a checkpoint. ErrCheckpointNotFound.
 func (h *Host) checkpointSettings(ctx context.Context, cp Checkpoint) (wmi.Instance, error) {
-	settings, found, err := h.one(ctx, fmt.Sprintf("SELECT * FROM %s WHERE InstanceID=%s", classSettings, wmi.Quote(cp.ID)))
+	settings, found, err := h.settingsByID(ctx, cp.ID)
 	if err == nil && !found {
 		err = ErrCheckpointNotFound
 	}
 	return settings, err
+}
+
+// settingsByID finds a settings object, of a VM or of a checkpoint.
+func (h *Host) settingsByID(ctx context.Context, id string) (settings wmi.Instance, found bool, err error) {
+	return h.one(ctx, fmt.Sprintf("SELECT * FROM %s WHERE InstanceID=%s", classSettings, wmi.Quote(id)))
 }
 
 // storageOf reads the storage devices of one settings object, of a VM or of a checkpoint. It opens no file.

@@ -22,15 +22,16 @@ type ReferenceDisk struct {
 	// Place tells the disk, as FrozenDisk.Place does.
 	Place string `json:"place"`
 	RCTID string `json:"rctID"`
-	// Key, DiskID and VirtualSize are those of the frozen disk. Only Convert knows them.
-	Key         string `json:"key,omitempty"`
-	DiskID      string `json:"diskID,omitempty"`
-	VirtualSize int64  `json:"virtualSize,omitempty"`
+	// Key, DiskID, VirtualSize and Lineage are those of the frozen disk. Only Convert knows them.
+	Key         string  `json:"key,omitempty"`
+	DiskID      string  `json:"diskID,omitempty"`
+	VirtualSize int64   `json:"virtualSize,omitempty"`
+	Lineage     Lineage `json:"lineage,omitzero"`
 }
 
 // Tracked is what an image records of the disk.
 func (d ReferenceDisk) Tracked() TrackedDisk {
-	return TrackedDisk{RCTID: d.RCTID, DiskID: d.DiskID, VirtualSize: d.VirtualSize}
+	return TrackedDisk{RCTID: d.RCTID, DiskID: d.DiskID, VirtualSize: d.VirtualSize, Lineage: d.Lineage}
 }
 
 // Convert turns a checkpoint into a reference point, which also releases the checkpoint. The disks are those that Disks returned, stored by the caller
@@ -118,7 +119,7 @@ func (p ReferencePoint) describedBy(frozen []FrozenDisk) ReferencePoint {
 	out := ReferencePoint{ID: p.ID, VMID: p.VMID}
 	for _, f := range frozen {
 		if d, found := p.disk(f.Place); found && d.RCTID != "" {
-			d.Key, d.DiskID, d.VirtualSize = f.Key, f.DiskID, f.VirtualSize
+			d.Key, d.DiskID, d.VirtualSize, d.Lineage = f.Key, f.DiskID, f.VirtualSize, f.Lineage
 			out.Disks = append(out.Disks, d)
 		}
 	}

@@ -29,6 +29,10 @@ type BaseDisk struct {
 	TrackingID    string `json:"trackingID"` // the RCT id of the disk at the image
 	VirtualDiskID string `json:"virtualDiskID"`
 	Size          int64  `json:"size"`
+	// Files are what the disk was made of at the image, topmost first, and Checkpoints those of the virtual machine's user between them, by their ids. A disk that
+	// goes on from another file is another one now. Records of earlier versions have neither.
+	Files       []string `json:"files,omitempty"`
+	Checkpoints []string `json:"checkpoints,omitempty"`
 }
 
 const (

@@ -26,6 +26,7 @@ func (r *backupRun) convert(ctx context.Context) error {
 	for _, disk := range point.Disks {
 		record.Disks = append(record.Disks, image.BaseDisk{
 			Key: disk.Key, TrackingID: disk.RCTID, VirtualDiskID: disk.DiskID, Size: disk.VirtualSize,
+			Files: disk.Lineage.Files, Checkpoints: disk.Lineage.Checkpoints,
 		})
 	}
 	if err := r.journal.PutReferencePoints(r.place(), append(r.superseded, point.ID)); err != nil {

@@ -166,7 +166,10 @@ func (r *backupRun) planIncrement(ctx context.Context, plan *diskPlan, base imag
 func trackedDisk(base image.BaseRecord, key string) (hyperv.TrackedDisk, bool) {
 	for _, disk := range base.Disks {
 		if disk.Key == key {
-			return hyperv.TrackedDisk{RCTID: disk.TrackingID, DiskID: disk.VirtualDiskID, VirtualSize: disk.Size}, true
+			return hyperv.TrackedDisk{
+				RCTID: disk.TrackingID, DiskID: disk.VirtualDiskID, VirtualSize: disk.Size,
+				Lineage: hyperv.Lineage{Files: disk.Files, Checkpoints: disk.Checkpoints},
+			}, true
 		}
 	}
 	return hyperv.TrackedDisk{}, false

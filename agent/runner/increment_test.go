@@ -6,6 +6,7 @@ import (
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/emulator"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
 )
 
@@ -24,5 +25,32 @@ func TestFailedChangeQueryIsAFullRead(t *testing.T) {
 	wantSuccess(t, third)
 	if got := third.Status.Image; got.Type != v1alpha1.ImageIncremental {
 		t.Errorf("the third image is %+v", got)
+	}
+}
+
+// I3: a virtual machine that was taken back to a checkpoint is read in full, though its host still answers the base's tracking id.
+func TestRevertedDiskIsReadInFull(t *testing.T) {
+	r := newRig(t)
+	wantSuccess(t, r.do("keeper", "probe", v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskProbe}))
+	r.set("state: running\ntroubles: [trackingKept]\n")
+	r.grow("a")
+	for _, run := range []struct {
+		name, reason string
+		before       func()
+	}{
+		{"first", "FirstBackup", func() { r.guest("b") }},
+		{"second", "ChangesKnown", func() { r.grow("c") }},
+		{"third", "AnotherFile", func() {
+			r.apply(r.machine("crm"), "a")
+			r.call("Msvm_ComputerSystem WHERE ElementName='crm'", "RequestStateChange", wmi.Params{"RequestedState": int64(2)})
+		}},
+		{"fourth", "ChangesKnown", func() { r.guest("d") }},
+	} {
+		run.before()
+		task := r.backup(run.name)
+		wantSuccess(t, task)
+		if got := task.Status.Image.Disks[0]; got.Reason != run.reason {
+			t.Errorf("the disk of the %s image was read for %s: %s", run.name, got.Reason, got.Message)
+		}
 	}
 }

@@ -33,13 +33,14 @@ func (v *vm) applySnapshot(ctx context.Context, s *snapshotRecord) error {
 	if err := v.edit(ctx, func(c *vmConfig) error { c.State = stateOff; return nil }); err != nil {
 		return err
 	}
-	leaves := make(map[string]string)
+	leaves, seen := make(map[string]string), make(map[string]seal)
 	for _, d := range s.Disks {
 		leaves[d.Path] = childPath(d.Frozen, newGUID())
 		if err := v.commit(func(r *vmRecord) { r.Garbage = append(r.Garbage, leaves[d.Path]) }); err != nil {
 			return err
 		}
-		if err := v.host.createLeaf(ctx, leaves[d.Path], d.Frozen); err != nil {
+		var err error
+		if seen[d.Path], err = v.host.createLeaf(ctx, leaves[d.Path], d.Frozen); err != nil {
 			return errors.Join(err, v.removeGarbage())
 		}
 	}
@@ -48,7 +49,10 @@ func (v *vm) applySnapshot(ctx context.Context, s *snapshotRecord) error {
 		for _, d := range s.Disks {
 			record := r.disk(d.Path)
 			r.Garbage = append(r.Garbage, record.Leaf)
-			record.Leaf, record.Tracking, record.Seen = leaves[d.Path], nil, seal{}
+			record.Leaf, record.Seen = leaves[d.Path], seen[d.Path]
+			if !v.has(troubleTrackingKept) {
+				record.Tracking = nil
+			}
 		}
 		r.Current = s.ID
 	})
@@ -71,22 +75,30 @@ func (v *vm) takeMemory(ctx context.Context, s *snapshotRecord) error {
 	return v.edit(ctx, func(c *vmConfig) error { c.State = stateSaved; return nil })
 }
 
-// createLeaf makes an empty differencing file.
-func (h *Host) createLeaf(ctx context.Context, path, parent string) (err error) {
+// createLeaf makes an empty differencing file, and tells by what it is known again.
+func (h *Host) createLeaf(ctx context.Context, path, parent string) (known seal, err error) {
 	below, err := openMember(ctx, h.files, parent)
 	if err != nil {
-		return err
+		return seal{}, err
 	}
 	f, err := h.files.Create(ctx, path)
 	if err != nil {
-		return errors.Join(err, below.close())
+		return seal{}, errors.Join(err, below.close())
 	}
 	ref, info := parentRef(path, below), below.vhdx.Info()
 	_, err = vhdx.Create(f, vhdx.Options{
 		VirtualSize: info.VirtualSize, LogicalSectorSize: info.LogicalSectorSize, PhysicalSectorSize: info.PhysicalSectorSize,
 		VirtualDiskID: info.VirtualDiskID, Parent: &ref,
 	})
-	return errors.Join(err, f.Close(), below.close())
+	if err := errors.Join(err, f.Close(), below.close()); err != nil {
+		return seal{}, err
+	}
+	leaf, err := openMember(ctx, h.files, path)
+	if err != nil {
+		return seal{}, err
+	}
+	made := leaf.vhdx.Info()
+	return seal{DataWriteID: made.DataWriteID, FileWriteID: made.FileWriteID}, leaf.close()
 }
 
 // clearSnapshotState drops the saved state of a checkpoint: the VM that is made of it boots.

@@ -21,11 +21,13 @@ const (
 	troubleDirtyLog trouble = "dirtyLog"
 	// troubleReplicating: Hyper-V Replica works on the disks right now, and a backup conflicts with that.
 	troubleReplicating trouble = "replicating"
+	// troubleTrackingKept: applying a checkpoint leaves the change tracking of the disks as it was, and ids of the abandoned branch are answered.
+	troubleTrackingKept trouble = "trackingKept"
 	// troubleNamesRefused: recovery checkpoints cannot be renamed.
 	troubleNamesRefused trouble = "namesRefused"
 )
 
-var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating, troubleNamesRefused}
+var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating, troubleNamesRefused, troubleTrackingKept}
 
 func (c *vmConfig) checkTroubles() error {
 	for _, t := range c.Troubles {
