@@ -19,11 +19,15 @@ type HostOptions struct {
 	// Host is the Hyper-V host that the agent works on, Files its files.
 	Host  *hyperv.Host
 	Files hostfs.FS
-	// InventoryResync is how often all of the host is looked at while it tells what changes, InventoryInterval how often while it does not.
+	// InventoryResync is how often all of the host is looked at while it tells what changes, InventoryInterval how often while it does not. Both count as
+	// slowestLooking at most.
 	InventoryResync, InventoryInterval time.Duration
 	// SweepInterval is how often the host is searched for leftovers.
 	SweepInterval time.Duration
 }
+
+// slowestLooking bounds how often the host is looked at, so that one that is looked at never seems to be out of date.
+const slowestLooking = v1alpha1.InventoryMaxAge / 3
 
 // slowestComparing bounds how often the host compares its objects to tell what changed.
 const slowestComparing = 5 * time.Second
@@ -55,11 +59,12 @@ func RunHost(ctx context.Context, opts HostOptions) error {
 		return []manager.Runnable{
 			&InventoryPublisher{
 				Host: opts.Host, Client: a.client, Namespace: a.Namespace, Session: a.session, Version: a.Version,
-				Resync: opts.InventoryResync, Interval: opts.InventoryInterval, Within: min(opts.InventoryInterval, slowestComparing), Clock: a.clock,
+				Resync: min(opts.InventoryResync, slowestLooking), Interval: min(opts.InventoryInterval, slowestLooking),
+				Within: min(opts.InventoryInterval, slowestComparing), Limit: lookLimit, Clock: a.clock,
 			},
 			&Sweeper{
 				Host: opts.Host, Journal: journal, Restores: restores, Tasks: tasks, Client: a.client, Namespace: a.Namespace,
-				Interval: opts.SweepInterval, Clock: a.clock,
+				Interval: opts.SweepInterval, Limit: lookLimit, Clock: a.clock,
 			},
 		}
 	})

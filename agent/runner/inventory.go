@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,6 +25,13 @@ import (
 // inventoryRefresh is how long an unchanged inventory may go without being written: its scan time tells people that the agent still looks.
 const inventoryRefresh = 5 * time.Minute
 
+// lookLimit is how long a look at the host may take: Hyper-V's management, or a provider of WMI, may hang for good, and what hangs is given up. A host with a
+// thousand virtual machines is looked at in a fraction of it.
+const lookLimit = 10 * time.Minute
+
+// errNoAnswer is why a look at the host ended without a result.
+var errNoAnswer = errors.New("it does not answer; look whether the services vmms and Winmgmt of the host hang, and restart the one that does")
+
 // settling is how long a change may be followed by others before it is looked at: one thing that people do is several events.
 const settling = 500 * time.Millisecond
 
@@ -38,7 +46,9 @@ type InventoryPublisher struct {
 	Resync, Interval time.Duration
 	// Within is how often the host compares its objects to tell what changed.
 	Within time.Duration
-	Clock  clock.Clock
+	// Limit is how long one look may take.
+	Limit time.Duration
+	Clock clock.Clock
 
 	known   hyperv.Inventory // the last look that worked
 	looked  bool             // there was one
@@ -111,18 +121,22 @@ func (p *InventoryPublisher) publish(ctx context.Context, due hostEvent) error {
 		layout = p.written.withError(cut(fmt.Sprintf("the host cannot be looked at: %v", err), 1024), p.Session)
 	}
 	changed := p.written.changed(layout)
-	if len(changed) == 0 && p.Clock.Since(p.at) >= inventoryRefresh {
-		changed = []int{0} // whose time is the scan's
+	if p.Clock.Since(p.at) >= inventoryRefresh && !slices.Contains(changed, 0) {
+		changed = append([]int{0}, changed...) // whose time is the scan's
 	}
 	return p.write(ctx, layout, changed)
 }
 
-// look is at all, or at the machines that changed since the last look.
-func (p *InventoryPublisher) look(ctx context.Context, due hostEvent) (hyperv.Inventory, error) {
+// look is at all, or at the machines that changed since the last look. It ends when its time is over, whatever the host does.
+func (p *InventoryPublisher) look(ctx context.Context, due hostEvent) (found hyperv.Inventory, err error) {
+	limited, cancel := context.WithTimeoutCause(ctx, p.Limit, errNoAnswer)
+	defer cancel()
 	if due.all || !p.looked {
-		return p.Host.Inventory(ctx)
+		found, err = p.Host.Inventory(limited)
+	} else {
+		found, err = p.Host.Refresh(limited, p.known, slices.Sorted(maps.Keys(due.changed)))
 	}
-	return p.Host.Refresh(ctx, p.known, slices.Sorted(maps.Keys(due.changed)))
+	return found, causeOf(limited, err)
 }
 
 // write writes parts. Until all are written, what they were counts as unwritten: the next publish writes them again.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
@@ -62,7 +64,7 @@ func newEstate(t *testing.T, machines int) *estate {
 	// Nothing is looked at again by itself within the test.
 	e.publisher = publisher{&InventoryPublisher{
 		Client: e.client, Namespace: namespace, Session: "session", Version: "test",
-		Resync: time.Hour, Interval: time.Hour, Within: 20 * time.Millisecond, Clock: clock.RealClock{},
+		Resync: time.Hour, Interval: time.Hour, Within: 20 * time.Millisecond, Limit: time.Minute, Clock: clock.RealClock{},
 	}}
 	return e
 }
@@ -186,6 +188,68 @@ func TestWhatHappensWhileEventsAreCutOffIsFound(t *testing.T) {
 	<-cuts // it has subscribed again
 	e.machine("fresh", "off")
 	e.eventually(func(s map[string]string) bool { return s["fresh"] != "" })
+}
+
+// hanging is a connection that can be made to answer no query any more, until it is cut.
+type hanging struct {
+	wmi.Session
+	hangs *atomic.Bool
+}
+
+func (h hanging) Query(ctx context.Context, wql string) ([]wmi.Instance, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return h.Session.Query(ctx, wql)
+}
+
+// I9: Hyper-V's management hangs, as it does in the field, and neither hides the virtual machines nor the hang.
+func TestAHostThatHangsIsToldAndLookedAtAgain(t *testing.T) {
+	e := newEstate(t, 1)
+	hangs := &atomic.Bool{}
+	e.seams.Virtualization = hanging{silent{e.seams.Virtualization}, hangs}
+	e.Interval, e.Limit = 20*time.Millisecond, 3*time.Second
+	e.publish()
+	e.eventually(func(s map[string]string) bool { return s["vm000"] == "Off in 0" })
+	problem := func() string {
+		_, published := e.states()
+		return published[0].Status.Error
+	}
+	hangs.Store(true)
+	e.Eventually(problem, 20*time.Second, 20*time.Millisecond).Should(ContainSubstring("it does not answer"))
+	states, _ := e.states()
+	e.Expect(states).To(HaveKey("vm000"), "it has not vanished")
+	hangs.Store(false)
+	e.machine("vm000", "paused")
+	e.eventually(func(s map[string]string) bool { return s["vm000"] == "Paused in 0" })
+	e.Expect(problem()).To(BeEmpty())
+}
+
+// The time of the scan is that of the first part, which is written in time also when only others change.
+func TestScanTimeIsKeptUpWhileOtherPartsChange(t *testing.T) {
+	e := newEstate(t, v1alpha1.InventoryPartSize+2)
+	clk := clocktesting.NewFakeClock(time.Now())
+	e.Clock, e.Host = clk, hyperv.New(e.seams)
+	published := func() (time.Time, map[string]string) {
+		e.Expect(e.InventoryPublisher.publish(t.Context(), hostEvent{all: true})).To(Succeed())
+		states, parts := e.states()
+		return parts[0].Status.ScanTime.Time, states
+	}
+	before, states := published()
+	var other string
+	for name, state := range states {
+		if state == "Off in 1" {
+			other = name
+		}
+	}
+	clk.Step(inventoryRefresh)
+	e.machine(other, "paused")
+	e.Eventually(func() string {
+		after, states := published()
+		e.Expect(after).To(BeTemporally("==", before.Add(inventoryRefresh).Truncate(time.Second)))
+		return states[other]
+	}, 20*time.Second).Should(Equal("Paused in 1"))
 }
 
 func TestPartsOfAnInventory(t *testing.T) {

@@ -24,7 +24,9 @@ type Sweeper struct {
 	Client    client.Client // uncached: a task that was made a moment ago is alive
 	Namespace string
 	Interval  time.Duration
-	Clock     clock.Clock
+	// Limit is how long the host may take to say what is on it.
+	Limit time.Duration
+	Clock clock.Clock
 }
 
 // Start sweeps at once and then at intervals, until ctx ends.
@@ -45,11 +47,7 @@ func (s *Sweeper) Start(ctx context.Context) error {
 // sweep compares the host and the journal with the tasks that live. What is found before the tasks are listed cannot be of a task that is newer, and a task
 // that is deleted may still be worked on.
 func (s *Sweeper) sweep(ctx context.Context) error {
-	planned, err := s.Host.PlannedTags(ctx)
-	if err != nil {
-		return err
-	}
-	leftovers, err := s.found(ctx)
+	planned, leftovers, err := s.look(ctx)
 	if err != nil || len(leftovers)+len(planned) == 0 {
 		return err
 	}
@@ -79,6 +77,16 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// look finds what is on the host and in the journal.
+func (s *Sweeper) look(ctx context.Context) (planned []string, leftovers map[string]Entry, err error) {
+	limited, cancel := context.WithTimeoutCause(ctx, s.Limit, errNoAnswer)
+	defer cancel()
+	if planned, err = s.Host.PlannedTags(limited); err == nil {
+		leftovers, err = s.found(limited)
+	}
+	return planned, leftovers, causeOf(limited, err)
 }
 
 // takeBack takes back what a dead task left. What cannot be is tried at the next sweep.
@@ -136,7 +144,9 @@ func (s *Sweeper) sweepPlanned(ctx context.Context, tags []string) error {
 	}
 	for _, tag := range tags {
 		if !known[hyperv.RestoreOf(tag)] {
-			err := s.Host.RemoveImport(ctx, hyperv.Import{}, tag)
+			limited, cancel := context.WithTimeoutCause(ctx, releaseTimeout, errNoAnswer)
+			err := causeOf(limited, s.Host.RemoveImport(limited, hyperv.Import{}, tag))
+			cancel()
 			ctrl.LoggerFrom(ctx).Info("Swept a planned virtual machine that a dead restore left behind", "restore", tag, "error", err)
 		}
 	}

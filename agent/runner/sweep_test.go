@@ -2,11 +2,16 @@ package runner
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
 )
 
 // noTasks is an API server that has no tasks.
@@ -28,7 +33,7 @@ func TestPlannedCopyOfAReplacedMachineIsTheRestoresOwn(t *testing.T) {
 	r := newHostOnly(t, "")
 	r.leavePlanned("restore-1 (put back)")
 	journal := r.journal()
-	sweeper := &Sweeper{Host: r.logic, Journal: journal, Client: noTasks{}, Tasks: &Tasks{}}
+	sweeper := &Sweeper{Host: r.logic, Journal: journal, Client: noTasks{}, Tasks: &Tasks{}, Limit: time.Minute}
 	sweep := func(want int) {
 		t.Helper()
 		tags, err := r.logic.PlannedTags(t.Context())
@@ -48,4 +53,27 @@ func TestPlannedCopyOfAReplacedMachineIsTheRestoresOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	sweep(0)
+}
+
+// TestSweepOfAHostThatHangsEnds: I4. The next sweep finds what this one could not.
+func TestSweepOfAHostThatHangsEnds(t *testing.T) {
+	r := newHostOnly(t, "")
+	hangs := &atomic.Bool{}
+	hangs.Store(true)
+	host := hyperv.New(hyperv.Seams{
+		Virtualization: hanging{r.host.Session(wmi.NamespaceVirtualization), hangs}, CIM: r.host.Session(wmi.NamespaceCIMv2),
+		Disks: r.host.Disks(), Files: r.host.Files(), Clock: clock.RealClock{},
+	})
+	r.leavePlanned("restore-1")
+	sweeper := &Sweeper{Host: host, Journal: r.journal(), Client: noTasks{}, Tasks: &Tasks{}, Limit: 50 * time.Millisecond}
+	bounded, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := sweeper.sweep(bounded); !errors.Is(err, errNoAnswer) {
+		t.Errorf("the sweep ended with %v", err)
+	}
+	hangs.Store(false)
+	sweeper.Limit = time.Minute
+	if err := sweeper.sweep(t.Context()); err != nil || r.planned() != 0 {
+		t.Errorf("%d planned virtual machines are left: %v", r.planned(), err)
+	}
 }

@@ -1,9 +1,17 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // InventoryPartSize is how many virtual machines one HostInventory holds at most; a larger host has several.
 const InventoryPartSize = 64
+
+// InventoryMaxAge is how long an agent may go without a look at its host that ends, by its own clock, before its inventory counts as out of date. Agents look
+// three times as often.
+const InventoryMaxAge = 45 * time.Minute
 
 // HostFacts are what an agent says of its host.
 type HostFacts struct {

@@ -120,7 +120,7 @@ func hostCommand() *cobra.Command {
 	cmd.Flags().StringVar(&flags.socket, "emulated", "", "socket of an emulated Hyper-V host, as agent emulate prints it, instead of this machine's Hyper-V")
 	cmd.Flags().BoolVar(&flags.node, "node", false, "this is a pod on a node that has the host's name: ask for the agent's token with the pod's own")
 	cmd.Flags().DurationVar(&flags.inventory, "inventory-interval", inventoryInterval, "how often all of the host is looked at while it tells no events")
-	cmd.Flags().DurationVar(&flags.resync, "inventory-resync", inventoryResync, "how often all of the host is looked at while it tells what changes")
+	cmd.Flags().DurationVar(&flags.resync, "inventory-resync", inventoryResync, "how often all of the host is looked at while it tells what changes (15m at most)")
 	cmd.Flags().DurationVar(&flags.sweep, "sweep-interval", sweepInterval, "how often the host is searched for what a dead task left behind")
 	cobra.CheckErr(cmd.MarkFlagRequired("host"))
 	return cmd

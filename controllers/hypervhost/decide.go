@@ -186,11 +186,34 @@ func judge(host *v1alpha1.HyperVHost, seen observed) verdict {
 			v1alpha1.AgentName, namespace))
 	case seen.whole && seen.scan.Error != "":
 		return notReady(v1alpha1.ReasonInventoryOutOfDate, seen.scan.Error)
+	case outdated(host, seen):
+		return notReady(v1alpha1.ReasonInventoryOutOfDate, fmt.Sprintf(
+			"the agent lives and has not finished a look at the host since %s: restart the service Hyperkeep on the host, and look whether its services vmms and Winmgmt hang",
+			looked(host, seen).UTC().Format(time.RFC3339)))
 	case obstacles(seen.scan.Host) != "":
 		return stalled(v1alpha1.ReasonUnsupported, obstacles(seen.scan.Host))
 	default:
 		return verdict{ready: metav1.ConditionTrue, reason: v1alpha1.ReasonAgentAlive, message: "the agent reports"}
 	}
+}
+
+// outdated says whether the agent goes on living without looking at its host. Its lease tells its own time, by which it stamps its looks, so no two clocks
+// are compared. While it lives it renews the lease, so this is decided anew all the time.
+func outdated(host *v1alpha1.HyperVHost, seen observed) bool {
+	since := looked(host, seen)
+	return !since.IsZero() && seen.renewed.Sub(since) > v1alpha1.InventoryMaxAge
+}
+
+// looked is when the agent last had a look at the host behind it, by its own clock: what another agent saw before this one claimed the host is not held
+// against it. While it writes the parts of a scan, the scan before counts.
+func looked(host *v1alpha1.HyperVHost, seen observed) time.Time {
+	since := seen.claimed
+	for _, at := range []time.Time{seen.scan.Time.Time, ptr.Deref(host.Status.InventoryTime, metav1.Time{}).Time} {
+		if at.After(since) {
+			since = at
+		}
+	}
+	return since
 }
 
 // lost keeps to what was believed while it cannot be told: a manager that was started anew takes no agent for dead, and none for risen.

@@ -32,6 +32,7 @@ func complete() (*v1alpha1.HyperVHost, observed) {
 		namespace: agentNamespace(host),
 		access:    []client.Object{bindings("hv01", options)[0], agentAccount("hv01")},
 		pulse:     liveness.Pulse{State: liveness.Alive, Until: now.Add(40 * time.Second)},
+		claimed:   now.Add(-24 * time.Hour), renewed: now,
 		scan: inventory.Scan{
 			Time: metav1.NewTime(now.Add(-90 * time.Second)), SessionID: "s1", Host: &v1alpha1.HostFacts{ComputerName: "HV01"},
 			VirtualMachines: []v1alpha1.VirtualMachineFacts{{ID: "a", DisplayName: "crm"}},
@@ -118,6 +119,34 @@ func TestDecide(t *testing.T) {
 		"the host could not be looked at": {
 			given:  func(_ *v1alpha1.HyperVHost, s *observed) { s.scan.Error = "WMI does not answer" },
 			action: nothing, ready: "False/InventoryOutOfDate", waits: 40 * time.Second,
+		},
+		"the agent lives, and its looks at the host do not end": {
+			given: func(_ *v1alpha1.HyperVHost, s *observed) {
+				s.scan.Time = metav1.NewTime(now.Add(-v1alpha1.InventoryMaxAge - time.Second))
+			},
+			action: nothing, ready: "False/InventoryOutOfDate", waits: 40 * time.Second,
+		},
+		"the agent lives, and its first look at the host does not end": {
+			given:  func(_ *v1alpha1.HyperVHost, s *observed) { s.scan, s.whole = inventory.Scan{}, false },
+			action: nothing, ready: "False/InventoryOutOfDate", waits: 40 * time.Second,
+		},
+		"an agent that was started anew has yet to look": {
+			given: func(_ *v1alpha1.HyperVHost, s *observed) {
+				s.claimed, s.scan.Time = now.Add(-time.Minute), metav1.NewTime(now.Add(-48*time.Hour))
+			},
+			action: nothing, ready: "True/AgentAlive", waits: 40 * time.Second,
+		},
+		"a scan that is being written does not age the one before": {
+			given: func(h *v1alpha1.HyperVHost, s *observed) {
+				h.Status.InventoryTime, s.scan, s.whole = &metav1.Time{Time: now.Add(-time.Minute)}, inventory.Scan{}, false
+			},
+			action: nothing, ready: "True/AgentAlive", waits: 40 * time.Second,
+		},
+		"the agent's clock differs from the manager's": {
+			given: func(_ *v1alpha1.HyperVHost, s *observed) {
+				s.claimed, s.renewed, s.scan.Time = now.Add(-30*time.Hour), now.Add(-6*time.Hour), metav1.NewTime(now.Add(-6*time.Hour))
+			},
+			action: nothing, ready: "True/AgentAlive", waits: 40 * time.Second,
 		},
 		"a host that is not supported": {
 			given: func(_ *v1alpha1.HyperVHost, s *observed) {

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hyperkeep/hyperkeep/api/v1alpha1"
@@ -29,6 +30,8 @@ type observed struct {
 	// missing of the access, and foreign bindings that stand in their place.
 	missing, foreign []client.Object
 	pulse            liveness.Pulse
+	// claimed and renewed are when the agent that lives claimed the host and when it told so last, by its own clock. Zero while there is none.
+	claimed, renewed time.Time
 	// scan is the newest look at the host, if it is whole.
 	scan  inventory.Scan
 	whole bool
@@ -57,6 +60,8 @@ func (r *Reconciler) observe(ctx context.Context, host *v1alpha1.HyperVHost, now
 	}
 	if !found {
 		lease = nil
+	} else {
+		seen.claimed, seen.renewed = ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time, ptr.Deref(lease.Spec.RenewTime, metav1.MicroTime{}).Time
 	}
 	seen.pulse = r.leases.Observe(key, lease, now)
 	return seen, nil
