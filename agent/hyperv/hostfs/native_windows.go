@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Native is the file systems of this machine. It holds nothing, and is safe for concurrent use.
+// Native is the file systems of this machine. It holds nothing, and is safe for concurrent use. With EnablePrivileges access lists do not bind it.
 //
 // New files are not marked sparse: Hyper-V opens no virtual disk that is (ERROR_VIRTUAL_DISK_LIMITATION). NTFS and ReFS do not write what lies between
 // the end of a file's data and its end, so a dynamic disk costs what is in it all the same.
@@ -69,7 +69,8 @@ func (Native) Create(ctx context.Context, path string) (File, error) {
 	return open(ctx, path, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.CREATE_NEW)
 }
 
-// open opens a file for overlapped use, so that reads and writes of one file run side by side.
+// open opens a file for overlapped use, so that reads and writes of one file run side by side. With backup semantics the privileges of EnablePrivileges count;
+// but folders can be opened, too.
 func open(ctx context.Context, path string, access, disposition uint32) (File, error) {
 	name, err := nativePath(path)
 	if err != nil {
@@ -81,16 +82,29 @@ func open(ctx context.Context, path string, access, disposition uint32) (File, e
 	}
 	var handle windows.Handle
 	err = patiently(ctx, func() (err error) {
-		handle, err = windows.CreateFile(wide, access, shareAll, nil, disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OVERLAPPED, 0)
+		const flags = windows.FILE_ATTRIBUTE_NORMAL | windows.FILE_FLAG_OVERLAPPED | windows.FILE_FLAG_BACKUP_SEMANTICS
+		handle, err = windows.CreateFile(wide, access, shareAll, nil, disposition, flags, 0)
 		return err
 	})
 	if err != nil {
-		if attributes, failed := windows.GetFileAttributes(wide); failed == nil && attributes&windows.FILE_ATTRIBUTE_DIRECTORY != 0 {
-			err = fmt.Errorf("it is a folder: %w", fs.ErrInvalid)
-		}
 		return nil, wrap("open", path, err)
 	}
+	if err := checkFile(handle); err != nil {
+		return nil, errors.Join(wrap("open", path, err), windows.CloseHandle(handle))
+	}
 	return &nativeFile{File: os.NewFile(uintptr(handle), name), path: path}, nil
+}
+
+// checkFile refuses a folder.
+func checkFile(handle windows.Handle) error {
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+		return err
+	}
+	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY != 0 {
+		return fmt.Errorf("it is a folder: %w", fs.ErrInvalid)
+	}
+	return nil
 }
 
 // patiently repeats what another program's use of the file forbids.

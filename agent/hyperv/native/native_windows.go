@@ -15,6 +15,8 @@ import (
 // later than the agent. The caller closes what it got.
 func Open(clock wmi.Clock) (hyperv.Seams, func() error, error) {
 	virtualization, cim, cluster := com.New(wmi.NamespaceVirtualization), com.New(wmi.NamespaceCIMv2), com.New(wmi.NamespaceCluster)
+	// What this process does not hold is missed only where a file's access list refuses it; preflight tells before.
+	_ = hostfs.EnablePrivileges()
 	shadows, err := child.Self()
 	if err != nil {
 		return hyperv.Seams{}, nil, err

@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk/win32"
 )
 
-// privileges are those that a backup and a restore use: attaching disks, reading and writing past the files' access lists.
-var privileges = []string{"SeManageVolumePrivilege", "SeBackupPrivilege", "SeRestorePrivilege", "SeSecurityPrivilege"}
+// privileges are those that the seams to this machine enable.
+var privileges = slices.Concat([]string{win32.AttachPrivilege}, hostfs.Privileges)
 
 // exports are the functions of Windows that no package of Go's declares and that older or smaller Windows lack.
 var exports = map[string][]string{

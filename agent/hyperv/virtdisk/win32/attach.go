@@ -18,13 +18,13 @@ import (
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/virtdisk"
 )
 
-// manageVolume is the privilege that AttachVirtualDisk asks for (SE_MANAGE_VOLUME_NAME).
-const manageVolume = "SeManageVolumePrivilege"
+// AttachPrivilege is the privilege that AttachVirtualDisk asks for (SE_MANAGE_VOLUME_NAME).
+const AttachPrivilege = "SeManageVolumePrivilege"
 
 // Attach implements virtdisk.Attacher.
 func (Service) Attach(ctx context.Context, path string, way virtdisk.Way) (_ virtdisk.Content, err error) {
-	if err := winio.EnableProcessPrivileges([]string{manageVolume}); err != nil {
-		return nil, fmt.Errorf("%w: attaching a disk needs the privilege %s: %w", virtdisk.ErrAccessDenied, manageVolume, err)
+	if err := winio.EnableProcessPrivileges([]string{AttachPrivilege}); err != nil {
+		return nil, fmt.Errorf("%w: attaching a disk needs the privilege %s: %w", virtdisk.ErrAccessDenied, AttachPrivilege, err)
 	}
 	handle, err := open(ctx, path, vhd.OpenVersion2{ReadOnly: true})
 	if err != nil {
