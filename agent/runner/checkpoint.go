@@ -59,8 +59,8 @@ func (r *backupRun) settleMethod(ctx context.Context) error {
 	return nil
 }
 
-// enableTracking switches change tracking on for each disk that can have it, so that the checkpoint seals an id for it (AC-04). A disk that cannot is
-// named, and read in full each time.
+// enableTracking switches change tracking on for each disk that can have it, so that the checkpoint seals an id for it (AC-04). Where Hyper-V does not let us, as
+// the file of a running virtual machine may be held, converting the checkpoint switches it on: only then it is known which disks have none.
 func (r *backupRun) enableTracking(ctx context.Context) {
 	if !r.tracks() || !hyperv.Trackable(r.info, r.vm) {
 		return
@@ -70,7 +70,7 @@ func (r *backupRun) enableTracking(ctx context.Context) {
 			continue
 		}
 		if err := r.host.EnableTracking(ctx, disk.Path); err != nil {
-			r.report.Warn("TrackingUnavailable", "Disk %s will be read in full each time: %v.", disk.Key, err)
+			r.report.Note("Change tracking of disk %s is left to the checkpoint's conversion: %v.", disk.Key, err)
 		}
 	}
 }

@@ -29,6 +29,7 @@ func (r *backupRun) convert(ctx context.Context) error {
 			Files: disk.Lineage.Files, Checkpoints: disk.Lineage.Checkpoints,
 		})
 	}
+	r.nameUntracked(point)
 	if err := r.journal.PutReferencePoints(r.place(), append(r.superseded, point.ID)); err != nil {
 		return r.withoutBase(ctx, errors.Join(err, r.host.DropReferencePoint(ctx, r.vmID(), point.ID)))
 	}
@@ -41,6 +42,18 @@ func (r *backupRun) convert(ctx context.Context) error {
 	}
 	r.report.Note("The next increment stands on this image.")
 	return r.dropOthers(ctx, point.ID)
+}
+
+// nameUntracked names the disks that no increment can be made of (AC-04). Of a virtual machine that cannot have any it is known before.
+func (r *backupRun) nameUntracked(point hyperv.ReferencePoint) {
+	if !hyperv.Trackable(r.info, r.vm) {
+		return
+	}
+	for _, disk := range r.entry.Disks {
+		if !slices.ContainsFunc(point.Disks, func(d hyperv.ReferenceDisk) bool { return d.Key == disk.Key }) {
+			r.report.Warn("TrackingUnavailable", "Disk %s will be read in full by the next backup, too: Hyper-V gave it no change tracking id.", disk.Key)
+		}
+	}
 }
 
 // withoutBase goes on after the image could not be made a base.

@@ -54,3 +54,24 @@ func TestRevertedDiskIsReadInFull(t *testing.T) {
 		}
 	}
 }
+
+// AC-04: tracking that cannot be switched on while the machine runs comes with the first checkpoint's conversion. Only a disk that has none then is named.
+func TestTrackingBeginsWithTheConversion(t *testing.T) {
+	r := newRig(t)
+	wantSuccess(t, r.do("keeper", "probe", v1alpha1.AgentTaskSpec{Kind: v1alpha1.TaskProbe}))
+	r.set("state: running\ntroubles: [liveFilesHeld]\n")
+	first := r.backup("first")
+	wantSuccess(t, first)
+	if len(first.Status.Warnings) > 0 {
+		t.Errorf("warnings of the first: %+v", first.Status.Warnings)
+	}
+	r.set("state: running\ntroubles: [liveFilesHeld, unequalArrays]\n")
+	second := r.backup("second")
+	wantSuccess(t, second)
+	if got := second.Status.Image.Disks[0].Reason; got != "ChangesKnown" {
+		t.Errorf("the second image was read for %s", got)
+	}
+	if got := second.Status.Warnings; len(got) != 1 || got[0].Reason != "TrackingUnavailable" || !strings.Contains(got[0].Message, "SCSI-0-0") {
+		t.Errorf("warnings of the second: %+v", got)
+	}
+}

@@ -24,7 +24,7 @@ func (d *DiskHandle) Attach(ctx context.Context, way virtdisk.Way) error {
 	if d.access == DiskInfo {
 		return &virtdisk.Error{Function: function, Code: virtdisk.CodeAccessDenied}
 	}
-	if d.host.written(d.path) {
+	if d.host.held(d.path, DiskRead) {
 		return &virtdisk.Error{Function: function, Code: virtdisk.CodeSharingViolation}
 	}
 	c, err := openChain(ctx, d.host.files, d.path)

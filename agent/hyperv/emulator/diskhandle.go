@@ -65,7 +65,7 @@ func (h *Host) OpenVirtualDisk(ctx context.Context, path string, access DiskAcce
 	if err := m.close(); err != nil {
 		return nil, err
 	}
-	if access == DiskRead && h.written(path) {
+	if h.held(path, access) {
 		return nil, &virtdisk.Error{Function: "OpenVirtualDisk", Code: virtdisk.CodeSharingViolation}
 	}
 	t := &h.handles
@@ -77,15 +77,16 @@ func (h *Host) OpenVirtualDisk(ctx context.Context, path string, access DiskAcce
 	return d, nil
 }
 
-// written says whether a running VM writes the file.
-func (h *Host) written(path string) bool {
+// held says whether a running VM keeps others from opening the file that it writes. Whether Windows lets them open it for writing, to switch change tracking on,
+// is not documented.
+func (h *Host) held(path string, access DiskAccess) bool {
 	use, ok := h.use(path)
 	if !ok || !use.leaf {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return use.vm.running
+	return use.vm.running && (access == DiskRead || access == DiskWrite && use.vm.has(troubleLiveFilesHeld))
 }
 
 // DiskHandles lists the paths of the virtual disks that are open now, in order, each as often as it is open.

@@ -23,11 +23,13 @@ const (
 	troubleReplicating trouble = "replicating"
 	// troubleTrackingKept: applying a checkpoint leaves the change tracking of the disks as it was, and ids of the abandoned branch are answered.
 	troubleTrackingKept trouble = "trackingKept"
+	// troubleLiveFilesHeld: the file that the VM writes while it runs cannot be opened for writing, so that only a conversion switches its tracking on.
+	troubleLiveFilesHeld trouble = "liveFilesHeld"
 	// troubleNamesRefused: recovery checkpoints cannot be renamed.
 	troubleNamesRefused trouble = "namesRefused"
 )
 
-var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating, troubleNamesRefused, troubleTrackingKept}
+var troubles = []trouble{troubleMergeBlocked, troubleUnequalArrays, troubleDirtyLog, troubleReplicating, troubleNamesRefused, troubleTrackingKept, troubleLiveFilesHeld}
 
 func (c *vmConfig) checkTroubles() error {
 	for _, t := range c.Troubles {

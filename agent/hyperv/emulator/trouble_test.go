@@ -73,6 +73,19 @@ func TestUnequalArraysLackTheFirstID(t *testing.T) {
 	}
 }
 
+func TestLiveFilesAreHeldWhileTheVMRuns(t *testing.T) {
+	_, c, w := switched(t)
+	if err := c.SetTrouble(w.ctx, "crm", string(troubleLiveFilesHeld), true); err != nil {
+		t.Fatal(err)
+	}
+	disk := w.diskFiles(w.active("crm"))[0]
+	if err := w.disks.EnableChangeTracking(w.ctx, disk); !errors.Is(err, virtdisk.ErrInUse) {
+		t.Errorf("while it runs: %v", err)
+	}
+	w.invoke("Msvm_ComputerSystem WHERE ElementName='crm'", "RequestStateChange", wmi.Params{"RequestedState": int64(3)})
+	w.eventually("tracking of a VM that is off", func() bool { return w.disks.EnableChangeTracking(w.ctx, disk) == nil })
+}
+
 func TestNamesOfRecoveryCheckpointsAreRefused(t *testing.T) {
 	_, c, w := switched(t)
 	renamed := func(kind int64) uint32 {

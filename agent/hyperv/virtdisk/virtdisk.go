@@ -16,7 +16,7 @@ type Service interface {
 	Info(ctx context.Context, path string) (Info, error)
 
 	// EnableChangeTracking switches RCT on for a disk; a second call does nothing (SetVirtualDiskInformation version 6).
-	// ErrTrackingUnsupported for a format without RCT.
+	// ErrTrackingUnsupported for a format without RCT; ErrInUse or ErrAccessDenied where the host holds the file of a running VM.
 	EnableChangeTracking(ctx context.Context, path string) error
 
 	// Changes returns what changed within window between the moment that trackingID was sealed and the state that the file at path holds
