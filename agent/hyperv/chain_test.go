@@ -75,7 +75,8 @@ func TestOpenDiskRefusesAParentThatIsNotTheDisksOwn(t *testing.T) {
 
 func TestFreeSpaceOfAVolume(t *testing.T) {
 	l := newLab(t, machines{"host.yaml": "volumes: {E: {sizeBytes: 1073741824}}\n"})
-	free, err := l.FreeSpace(t.Context(), `E:\not\there\yet`)
+	space, err := l.Space(t.Context(), `E:\not\there\yet`)
 	l.Expect(err).NotTo(HaveOccurred())
-	l.Expect(free).To(And(BeNumerically(">", 0), BeNumerically("<=", 1<<30)))
+	l.Expect(space.Volume).To(Equal(`E:\`))
+	l.Expect(space.Free).To(And(BeNumerically(">", 0), BeNumerically("<=", 1<<30)))
 }

@@ -85,10 +85,9 @@ func (h *Host) describeCluster(ctx context.Context, info *HostInfo) error {
 		if err != nil {
 			return fmt.Errorf("read the cluster's volumes: %w", err)
 		}
-		volume := Volume{Name: name, Shared: true}
 		// A volume that this node cannot reach is one without space, not a reason to tell nothing.
-		volume.Free, volume.Total, _ = h.files.Space(ctx, joinPath(name, "x"))
-		info.Volumes = append(info.Volumes, volume)
+		space, _ := h.files.Space(ctx, joinPath(name, "x"))
+		info.Volumes = append(info.Volumes, Volume{Name: name, Free: space.Free, Total: space.Total, Shared: true})
 	}
 	return nil
 }

@@ -129,8 +129,7 @@ func (h *Host) one(ctx context.Context, wql string) (wmi.Instance, bool, error) 
 	return found[0], true, nil
 }
 
-// FreeSpace returns the free bytes of the volume that holds path, which need not exist yet.
-func (h *Host) FreeSpace(ctx context.Context, path string) (int64, error) {
-	free, _, err := h.files.Space(ctx, path)
-	return free, err
+// Space tells which volume holds path, which need not exist yet, and what room that has.
+func (h *Host) Space(ctx context.Context, path string) (hostfs.Space, error) {
+	return h.files.Space(ctx, path)
 }

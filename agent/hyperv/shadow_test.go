@@ -279,7 +279,7 @@ func TestMergeOfTheWritersOwnCheckpointIsNoChange(t *testing.T) {
 func TestVolumeThatIsMountedInAFolderIsInTheShadowCopy(t *testing.T) {
 	const disk = ".volumes/D_Archive/crm/data.vhdx"
 	l := newLab(t, machines{
-		"host.yaml": "mounts: ['D:\\Archive']\njobMillis: 1\n", "crm/vm.yaml": strings.Replace(crm, "data.vhdx", `D:\Archive\crm\data.vhdx`, 1),
+		"host.yaml": "mounts: {'D:\\Archive': {}}\njobMillis: 1\n", "crm/vm.yaml": strings.Replace(crm, "data.vhdx", `D:\Archive\crm\data.vhdx`, 1),
 		"crm/system.vhdx": "", disk: "",
 	})
 	l.write("crm/data.vhdx", 0, filled(mib, 'a'))

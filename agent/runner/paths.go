@@ -16,9 +16,6 @@ func parentFolder(path string) string {
 	return ""
 }
 
-// volume is the drive that a path is on, such as D:, in upper case.
-func volume(path string) string { return strings.ToUpper(path[:min(len(path), len(`D:`))]) }
-
 // extension is the ending of a Windows path's file name, with its dot.
 func extension(path string) string {
 	name := baseName(path)

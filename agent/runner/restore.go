@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -275,42 +273,6 @@ func (r *restoreRun) planInPlace(ctx context.Context) error {
 	}
 	r.entry.VirtualMachineID, r.entry.Restore.Files = vm.ID, files
 	r.entry.Restore.Staging = vm.Folder + `\hyperkeep-` + shortTag(r.entry.Tag)
-	return nil
-}
-
-// space refuses a restore that does not fit, before a byte is written.
-func (r *restoreRun) space(ctx context.Context) error {
-	if r.entry.Restore.Written {
-		return nil
-	}
-	needed, where := map[string]int64{}, map[string]string{} // by volume, such as D:
-	add := func(path string, size int64) {
-		needed[volume(path)] += size
-		where[volume(path)] = path
-	}
-	for i := range r.disks {
-		if r.tree() != nil || r.rollsBack(i) {
-			continue // as much as the tree has, or as differs, which nobody knows yet
-		}
-		_, file, err := recovery.Needs(r.disks[i].source, recovery.VHDX)
-		if err != nil {
-			return err
-		}
-		add(r.disks[i].path, file)
-	}
-	r.eachTreeDisk(func(file TreeFile) { add(file.To, file.Size) })
-	for _, name := range slices.Sorted(maps.Keys(needed)) {
-		free, err := r.host.FreeSpace(ctx, where[name])
-		if err != nil {
-			return err
-		}
-		need := needed[name]
-		if free < need {
-			return stall("NotEnoughSpace", fmt.Errorf("the restore needs %s on volume %s, which has %s free: free space there, or name a target.folder on another volume",
-				humanize.IBytes(uint64(need)), name, humanize.IBytes(uint64(free))))
-		}
-		r.report.Note("Up to %s of files on volume %s, which has %s free.", humanize.IBytes(uint64(need)), name, humanize.IBytes(uint64(free)))
-	}
 	return nil
 }
 

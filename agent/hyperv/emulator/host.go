@@ -106,7 +106,7 @@ func (h *Host) open() (err error) {
 		return err
 	}
 	folders := h.config.letters()
-	for _, folder := range h.config.Mounts {
+	for folder := range h.config.Mounts {
 		folders = append(folders, mountFolder(folder))
 	}
 	for _, folder := range folders {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -17,7 +18,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
-	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
 // hostConfig is host.yaml: what the host is. The file may be missing.
@@ -26,7 +26,7 @@ type hostConfig struct {
 	OSVersion string                  `yaml:"osVersion,omitempty"` // 2012, 2012R2, 2016, 2019, 2022 or 2025
 	Edition   string                  `yaml:"edition,omitempty"`   // server or desktop
 	Volumes   map[string]volumeConfig `yaml:"volumes,omitempty"`   // by drive letter
-	Mounts    []string                `yaml:"mounts,omitempty"`    // folders, such as D:\Archive, that volumes are mounted in
+	Mounts    map[string]volumeConfig `yaml:"mounts,omitempty"`    // by the folder, such as D:\Archive, that the volume is mounted in
 	Switches  []string                `yaml:"switches,omitempty"`
 	// RenamedSwitches has the names that switches had before, by their present ones: a switch keeps its id.
 	RenamedSwitches map[string]string `yaml:"renamedSwitches,omitempty"`
@@ -98,9 +98,9 @@ func (c *hostConfig) check() error {
 			return fmt.Errorf("volumes: %q is no drive letter from A to Z with a sizeBytes above zero", letter)
 		}
 	}
-	for _, folder := range c.Mounts {
-		if !regexp.MustCompile(`^[A-Z]:(\\[\w -]+)+$`).MatchString(folder) {
-			return fmt.Errorf(`mounts: %q is no folder such as D:\Archive`, folder)
+	for folder, v := range c.Mounts {
+		if v.SizeBytes < 0 || !regexp.MustCompile(`^[A-Z]:(\\[\w -]+)+$`).MatchString(folder) {
+			return fmt.Errorf(`mounts: %q is no folder such as D:\Archive with a sizeBytes above zero`, folder)
 		}
 	}
 	if c.Cluster != filepath.Base(c.Cluster) && c.Cluster != "" {
@@ -124,16 +124,6 @@ func (c *hostConfig) letters() []string {
 	return out
 }
 
-// volumeOf is what GetVolumePathName answers.
-func (c *hostConfig) volumeOf(path string) string {
-	for _, folder := range c.Mounts {
-		if at := folder + `\`; len(path) >= len(at) && strings.EqualFold(path[:len(at)], at) {
-			return at
-		}
-	}
-	return vss.VolumeOf(path)
-}
-
 // mountFolder is where the volume that is mounted in a folder lies, below volumesFolder.
 func mountFolder(folder string) string { return strings.NewReplacer(":", "", `\`, "_").Replace(folder) }
 
@@ -145,8 +135,11 @@ func (c *hostConfig) mapping(dir string) hostfs.Mapping {
 		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: sharedVolume, Folder: c.Cluster})
 	}
 	m.Shadows = path.Join(below, privateFolder, "shadows")
-	for _, folder := range c.Mounts {
-		m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: folder, Folder: path.Join(below, volumesFolder, mountFolder(folder))})
+	for _, folder := range slices.Backward(slices.Sorted(maps.Keys(c.Mounts))) { // what is mounted within another one comes first
+		v := c.Mounts[folder]
+		m.Volumes = append(m.Volumes, hostfs.Volume{
+			Prefix: folder, Folder: path.Join(below, volumesFolder, mountFolder(folder)), SizeBytes: v.SizeBytes, Mounted: true,
+		})
 	}
 	m.Volumes = append(m.Volumes, hostfs.Volume{Prefix: vmVolume, Folder: below, SizeBytes: c.Volumes["D"].SizeBytes})
 	for _, letter := range c.letters() {

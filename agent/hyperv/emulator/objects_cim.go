@@ -37,8 +37,8 @@ func (h *Host) logicalDisks() []object {
 	for _, letter := range h.config.letters() {
 		name := letter + ":"
 		p := map[string]any{"DeviceID": name, "Name": name, "Caption": name, "DriveType": int64(3), "FileSystem": "NTFS"}
-		if free, total, err := h.files.Space(context.Background(), name+`\`); err == nil {
-			p["FreeSpace"], p["Size"] = free, total
+		if space, err := h.files.Space(context.Background(), name+`\`); err == nil {
+			p["FreeSpace"], p["Size"] = space.Free, space.Total
 		}
 		out = append(out, object{class: "Win32_LogicalDisk", properties: p})
 	}

@@ -116,7 +116,7 @@ func (s *shadowService) add(set *shadowSet, volume string) error {
 
 // admits tells whether a volume can be in a new set. The caller holds s.mu.
 func (s *shadowService) admits(volume string) error {
-	if _, _, err := s.host.files.Mapping().Resolve(volume); err != nil || s.host.config.volumeOf(volume) != volume {
+	if _, _, err := s.host.files.Mapping().Resolve(volume); err != nil || s.host.files.Mapping().VolumeOf(volume) != volume {
 		return vss.ObjectNotFound
 	}
 	if !strings.HasPrefix(volume, sharedVolume) {
@@ -196,7 +196,7 @@ func (r *requester) Components(ctx context.Context) ([]vss.Component, error) {
 	for i, v := range vms {
 		for _, path := range h.filesOf(v) {
 			folder, name := splitPath(path)
-			out[i].Files = append(out[i].Files, vss.FileSpec{Path: folder, Pattern: name, Volume: h.config.volumeOf(path)})
+			out[i].Files = append(out[i].Files, vss.FileSpec{Path: folder, Pattern: name, Volume: h.files.Mapping().VolumeOf(path)})
 		}
 	}
 	return out, nil

@@ -78,7 +78,7 @@ func (r *requester) uninvolved(ctx context.Context) error {
 func (r *requester) writer(ctx context.Context) error {
 	h, v := r.service.host, r.vm
 	for _, path := range h.filesOf(v) {
-		if _, held := r.set.devices[h.config.volumeOf(path)]; !held {
+		if _, held := r.set.devices[h.files.Mapping().VolumeOf(path)]; !held {
 			return &vss.WriterError{State: vss.FailedAtPrepareSnapshot, Code: vss.WriterInconsistent}
 		}
 	}
@@ -195,7 +195,7 @@ func (r *requester) copyFiles(v *vm) error { return r.copyPaths(r.service.host.f
 func (r *requester) copyPaths(paths []string) error {
 	h := r.service.host
 	for _, path := range paths {
-		volume := h.config.volumeOf(path)
+		volume := h.files.Mapping().VolumeOf(path)
 		device, wanted := r.set.devices[volume]
 		if !wanted {
 			continue

@@ -25,8 +25,8 @@ type FS interface {
 	ReadDir(ctx context.Context, path string) ([]fs.FileInfo, error)
 	// Stat describes a file or folder.
 	Stat(ctx context.Context, path string) (fs.FileInfo, error)
-	// Space returns the free and total bytes of the volume that holds path, which need not exist yet.
-	Space(ctx context.Context, path string) (free, total int64, err error)
+	// Space tells which volume holds path, which need not exist yet, and what room that has.
+	Space(ctx context.Context, path string) (Space, error)
 }
 
 // File is an open file of the host. ReadAt and WriteAt are safe for concurrent use. Writing returns ErrFull when the volume is full.

@@ -206,26 +206,27 @@ func (l *Local) Stat(ctx context.Context, path string) (fs.FileInfo, error) {
 }
 
 // Space implements FS.
-func (l *Local) Space(ctx context.Context, path string) (free, total int64, err error) {
+func (l *Local) Space(ctx context.Context, path string) (Space, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+		return Space{}, err
 	}
 	_, volume, err := l.mapping.Resolve(path)
 	if err != nil {
-		return 0, 0, err
+		return Space{}, err
 	}
-	free, total, err = diskSpace(l.mapping.Root)
-	if err != nil {
-		return 0, 0, wrap("ask for the space of", path, err)
+	out := Space{Volume: l.mapping.VolumeOf(path)}
+	if out.Free, out.Total, err = diskSpace(l.mapping.Root); err != nil {
+		return Space{}, wrap("ask for the space of", path, err)
 	}
 	if volume.SizeBytes == 0 {
-		return free, total, nil
+		return out, nil
 	}
 	used, err := l.usage.of(volume)
 	if err != nil {
-		return 0, 0, wrap("ask for the space of", path, err)
+		return Space{}, wrap("ask for the space of", path, err)
 	}
-	return min(free, max(0, volume.SizeBytes-used)), volume.SizeBytes, nil
+	out.Free, out.Total = min(out.Free, max(0, volume.SizeBytes-used)), volume.SizeBytes
+	return out, nil
 }
 
 // wrap names the operation and the Windows path, and turns the system's word for a full volume into ours. The local path stays out of it.

@@ -99,9 +99,9 @@ func TestMoveWithinAVolumeMayChangeTheLocalFolder(t *testing.T) {
 
 func TestSmallVolumeIsFull(t *testing.T) {
 	l, _ := newLocal(t)
-	free, total, err := l.Space(t.Context(), `E:\new\file`)
-	if err != nil || total != 1<<20 || free != 1<<20 {
-		t.Fatalf("%d of %d bytes are free, %v", free, total, err)
+	space, err := l.Space(t.Context(), `E:\new\file`)
+	if err != nil || space != (Space{Volume: `E:\`, Free: 1 << 20, Total: 1 << 20}) {
+		t.Fatalf("%+v, %v", space, err)
 	}
 	f, err := l.Create(t.Context(), `E:\a`)
 	if err != nil {
@@ -117,10 +117,10 @@ func TestSmallVolumeIsFull(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, 100<<10), 0); err != nil {
 		t.Errorf("overwriting: %v", err)
 	}
-	if free, _, err := l.Space(t.Context(), `E:\`); err != nil || free > 400<<10 {
-		t.Errorf("%d bytes are free, %v", free, err)
+	if space, err := l.Space(t.Context(), `E:\`); err != nil || space.Free > 400<<10 {
+		t.Errorf("%+v, %v", space, err)
 	}
-	if free, total, err := l.Space(t.Context(), `D:\`); err != nil || total <= 1<<20 || free <= 0 {
-		t.Errorf("the other volume has %d of %d bytes, %v", free, total, err)
+	if space, err := l.Space(t.Context(), `D:\`); err != nil || space.Total <= 1<<20 || space.Free <= 0 {
+		t.Errorf("the other volume has %+v, %v", space, err)
 	}
 }

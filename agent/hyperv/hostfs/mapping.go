@@ -27,6 +27,8 @@ type Volume struct {
 	Folder string `json:"folder"`
 	// SizeBytes makes the volume look, and be, that small. Zero leaves it as large as the file system below it.
 	SizeBytes int64 `json:"sizeBytes,omitempty"`
+	// Mounted says that the folder is where a volume of its own is mounted. Otherwise it belongs to its drive, or is a cluster shared volume.
+	Mounted bool `json:"mounted,omitempty"`
 
 	shadow bool // a shadow copy, which can only be read
 }

@@ -227,24 +227,27 @@ func (Native) Stat(ctx context.Context, path string) (fs.FileInfo, error) {
 }
 
 // Space implements FS. The nearest folder that exists is asked: another volume may be mounted at any folder.
-func (Native) Space(ctx context.Context, path string) (free, total int64, err error) {
+func (Native) Space(ctx context.Context, path string) (Space, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+		return Space{}, err
 	}
 	segments, err := split(path)
 	if err != nil {
-		return 0, 0, err
+		return Space{}, err
 	}
 	for {
-		name, err := nativePath(strings.Join(segments, `\`))
+		folder := strings.Join(segments, `\`)
+		name, err := nativePath(folder)
 		if err != nil {
-			return 0, 0, err
+			return Space{}, err
 		}
-		if free, total, err = diskSpace(name); err == nil {
-			return free, total, nil
+		var out Space
+		if out.Free, out.Total, err = diskSpace(name); err == nil {
+			out.Volume, err = NativeVolume(folder)
+			return out, err
 		}
 		if len(segments) == 1 {
-			return 0, 0, wrap("ask for the space of", path, err)
+			return Space{}, wrap("ask for the space of", path, err)
 		}
 		segments = segments[:len(segments)-1]
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"strings"
+
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 )
 
 // metadataXML is the part of a Writer Metadata Document (IVssExamineWriterMetadata::SaveAsXML) that we read.
@@ -34,7 +36,7 @@ type fileXML struct {
 	Recursive string `xml:"recursive,attr"`
 }
 
-// ParseMetadata reads the metadata of one writer. ok is false for another writer than Hyper-V's. The volumes are by their paths alone: see VolumeOf.
+// ParseMetadata reads the metadata of one writer. ok is false for another writer than Hyper-V's. The volumes are by their paths alone: see hostfs.VolumeOf.
 func ParseMetadata(document string) (components []Component, ok bool, err error) {
 	var m metadataXML
 	if err := xml.Unmarshal([]byte(document), &m); err != nil {
@@ -61,7 +63,7 @@ func (x componentXML) component(writer string, kind ComponentType) Component {
 		for _, f := range files {
 			path := strings.TrimSuffix(f.Path, `\`)
 			c.Files = append(c.Files, FileSpec{
-				Path: path, Pattern: f.Pattern, Recursive: strings.EqualFold(f.Recursive, "yes") || strings.EqualFold(f.Recursive, "true"), Volume: VolumeOf(path + `\`),
+				Path: path, Pattern: f.Pattern, Recursive: strings.EqualFold(f.Recursive, "yes") || strings.EqualFold(f.Recursive, "true"), Volume: hostfs.VolumeOf(path + `\`),
 			})
 		}
 	}

@@ -91,23 +91,6 @@ func (s Snapshot) Path(path string) string {
 	return s.Devices[nearest] + `\` + path[len(nearest):]
 }
 
-// sharedVolumes is where the shared volumes of a failover cluster are mounted.
-const sharedVolumes = `C:\ClusterStorage\`
-
-// VolumeOf is the volume that a file lies on by its path alone: its drive, such as `D:\`, or the folder of a cluster shared volume, such as
-// `C:\ClusterStorage\Volume1\`. "" for a path that names neither. Which folders other volumes are mounted in only the host knows: see FileSpec.
-func VolumeOf(path string) string {
-	if len(path) < 3 || path[1] != ':' || path[2] != '\\' {
-		return ""
-	}
-	if len(path) > len(sharedVolumes) && strings.EqualFold(path[:len(sharedVolumes)], sharedVolumes) {
-		if i := strings.IndexByte(path[len(sharedVolumes):], '\\'); i > 0 {
-			return sharedVolumes + path[len(sharedVolumes):len(sharedVolumes)+i+1]
-		}
-	}
-	return strings.ToUpper(path[:1]) + `:\`
-}
-
 var (
 	// ErrNoWriter means that the host has no Hyper-V writer.
 	ErrNoWriter = errors.New("the host has no Hyper-V VSS writer")

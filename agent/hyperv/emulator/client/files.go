@@ -85,10 +85,10 @@ func (f files) Stat(ctx context.Context, path string) (fs.FileInfo, error) {
 	return l.Stat(ctx, path)
 }
 
-func (f files) Space(ctx context.Context, path string) (free, total int64, err error) {
+func (f files) Space(ctx context.Context, path string) (hostfs.Space, error) {
 	l, err := f.reach(ctx)
 	if err != nil {
-		return 0, 0, err
+		return hostfs.Space{}, err
 	}
 	return l.Space(ctx, path)
 }

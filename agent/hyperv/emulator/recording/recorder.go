@@ -186,10 +186,6 @@ func (f recordedFiles) ReadDir(ctx context.Context, path string) ([]fs.FileInfo,
 		})
 }
 
-func (f recordedFiles) Space(ctx context.Context, path string) (free, total int64, err error) {
-	out, err := record(f.recorder, callSpace, wire.Disk{Path: path}, func() (space, error) {
-		free, total, err := f.FS.Space(ctx, path)
-		return space{free, total}, err
-	})
-	return out.Free, out.Total, err
+func (f recordedFiles) Space(ctx context.Context, path string) (hostfs.Space, error) {
+	return record(f.recorder, callSpace, wire.Disk{Path: path}, func() (hostfs.Space, error) { return f.FS.Space(ctx, path) })
 }

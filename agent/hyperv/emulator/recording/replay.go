@@ -155,11 +155,6 @@ func (d replayedDisks) Changes(_ context.Context, path, trackingID string, windo
 	return out.Changed, out.Processed, err
 }
 
-type space struct {
-	Free  int64 `json:"free"`
-	Total int64 `json:"total"`
-}
-
 // file is what is known of a file. It is its own fs.FileInfo.
 type file struct {
 	Base     string    `json:"name"`
@@ -203,9 +198,8 @@ func (f replayedFiles) ReadDir(_ context.Context, path string) ([]fs.FileInfo, e
 	return out, err
 }
 
-func (f replayedFiles) Space(_ context.Context, path string) (free, total int64, err error) {
-	out, err := replay[space](f.recording, callSpace, wire.Disk{Path: path})
-	return out.Free, out.Total, err
+func (f replayedFiles) Space(_ context.Context, path string) (hostfs.Space, error) {
+	return replay[hostfs.Space](f.recording, callSpace, wire.Disk{Path: path})
 }
 
 func contents(path string) error {

@@ -252,9 +252,12 @@ func (s suite) lists(t *testing.T) {
 }
 
 func (s suite) space(t *testing.T) {
-	free, total, err := s.Space(t.Context(), s.path(`not\yet\there`))
-	if err != nil || free <= 0 || total < free {
-		t.Errorf("%d of %d bytes are free, %v", free, total, err)
+	space, err := s.Space(t.Context(), s.path(`not\yet\there`))
+	if err != nil || space.Free <= 0 || space.Total < space.Free {
+		t.Errorf("%+v, %v", space, err)
+	}
+	if drive := strings.ToUpper(s.folder[:1]) + `:\`; space.Volume != drive {
+		t.Errorf("the volume is %q, not %q", space.Volume, drive)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/hyperkeep/hyperkeep/agent/hyperv/hostfs"
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/vss"
 )
 
@@ -107,24 +108,17 @@ func (r *requester) metadata() ([]vss.Component, error) {
 	return nil, vss.ErrNoWriter
 }
 
-// findVolumes asks which folders volumes are mounted in. GetVolumePathName is not meant for cluster shared volumes, which their paths tell.
+// findVolumes asks which folders volumes are mounted in.
 func findVolumes(components []vss.Component) error {
 	for _, c := range components {
 		for i := range c.Files {
 			file := &c.Files[i]
-			if len(file.Volume) != len(`C:\`) {
-				continue
+			if file.Volume == "" {
+				continue // a path on none
 			}
-			path, err := windows.UTF16PtrFromString(file.Path + `\`)
-			if err != nil {
-				return fmt.Errorf("volume of %s: %w", file.Path, err)
-			}
-			volume := make([]uint16, len(file.Path)+len(`\`)+1) // the volume is a part of the path
-			if err := windows.GetVolumePathName(path, &volume[0], uint32(len(volume))); err != nil {
-				return fmt.Errorf("GetVolumePathName %s: %w", file.Path, err)
-			}
-			if at := windows.UTF16ToString(volume); len(at) > len(file.Volume) {
-				file.Volume = at
+			var err error
+			if file.Volume, err = hostfs.NativeVolume(file.Path); err != nil {
+				return err
 			}
 		}
 	}
