@@ -245,6 +245,33 @@ func TestConvertedCheckpointIsNotConfusedWithAnother(t *testing.T) {
 	l.Expect(err).To(MatchError(hyperv.ErrReferencePointNotFound))
 }
 
+// I4: where tracking began with the conversion and nobody heard its answer, the reference point is no base, and does not stay either.
+func TestReferencePointThatNobodyHeardOfIsDropped(t *testing.T) {
+	l := newLab(t, oneVM())
+	l.trouble("liveFilesHeld", true)
+	intent, err := l.PrepareCheckpoint(t.Context(), crmID, hyperv.Crash)
+	l.Expect(err).NotTo(HaveOccurred())
+	cp, err := l.Checkpoint(t.Context(), hyperv.CheckpointRequest{VMID: crmID, Tag: "task-1", Level: hyperv.Crash, Intent: intent})
+	l.Expect(err).NotTo(HaveOccurred())
+	disks := l.frozen(cp)
+	l.Expect(disks[0].RCTID).To(BeEmpty())
+	l.convert(cp, disks)
+
+	_, err = l.Convert(t.Context(), cp, disks)
+	l.Expect(err).To(MatchError(hyperv.ErrReferencePointNotFound))
+	l.Expect(l.DropConverted(t.Context(), crmID, hyperv.Intent{})).To(Succeed())
+	l.Expect(l.ReferencePoints(t.Context(), crmID)).To(HaveLen(1), "nobody looked before")
+	l.Expect(l.DropConverted(t.Context(), crmID, intent)).To(Succeed())
+	l.Expect(l.ReferencePoints(t.Context(), crmID)).To(BeEmpty())
+
+	l.trouble("liveFilesHeld", false)
+	l.base()
+	second := l.mustCheckpoint("task-2", hyperv.Crash)
+	l.convert(second, l.frozen(second))
+	l.Expect(l.DropConverted(t.Context(), crmID, intent)).To(Succeed())
+	l.Expect(l.ReferencePoints(t.Context(), crmID)).To(HaveLen(2), "of two, one is somebody else's")
+}
+
 func TestConvertedCheckpointThatTwoPointsMatchIsNone(t *testing.T) {
 	l := newLab(t, oneVM())
 	l.base()

@@ -66,6 +66,8 @@ type Intent struct {
 	Level Level     `json:"level"`
 	// Known are the recovery checkpoints that existed.
 	Known []string `json:"known,omitempty"`
+	// ReferencePoints are those that existed, nil where nobody looked.
+	ReferencePoints []string `json:"referencePoints"`
 }
 
 // adoptionWindow is how long after an intent Hyper-V may still finish the checkpoint that was asked for: longer than anybody waits for a guest.
@@ -81,7 +83,14 @@ func (h *Host) PrepareCheckpoint(ctx context.Context, vmID string, level Level) 
 	if err != nil {
 		return Intent{}, fmt.Errorf("prepare a checkpoint: %w", err)
 	}
-	intent := Intent{Time: info.Time, Level: level}
+	points, err := h.ReferencePoints(ctx, vmID)
+	if err != nil {
+		return Intent{}, fmt.Errorf("prepare a checkpoint: %w", err)
+	}
+	intent := Intent{Time: info.Time, Level: level, ReferencePoints: []string{}}
+	for _, point := range points {
+		intent.ReferencePoints = append(intent.ReferencePoints, point.ID)
+	}
 	for _, node := range vm.recoveryCheckpoints() {
 		intent.Known = append(intent.Known, node.ID)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hyperkeep/hyperkeep/agent/hyperv/wmi"
@@ -171,6 +172,24 @@ func (h *Host) DropReferencePoint(ctx context.Context, vmID, id string) error {
 		return fmt.Errorf("drop reference point %s: %w", id, err)
 	}
 	return nil
+}
+
+// DropConverted drops what a checkpoint became that Convert can tell no more: the disks had no tracking ids when they were frozen, because tracking began with the
+// conversion, and nobody heard its answer. It is the only reference point that is new since the intent. That is enough to remove it, and too little to be a base.
+// Nothing happens when there is none, or more than one. ErrBusy.
+func (h *Host) DropConverted(ctx context.Context, vmID string, intent Intent) error {
+	if intent.ReferencePoints == nil {
+		return nil
+	}
+	points, err := h.ReferencePoints(ctx, vmID)
+	if err != nil {
+		return err
+	}
+	added := slices.DeleteFunc(points, func(p ReferencePoint) bool { return slices.Contains(intent.ReferencePoints, p.ID) })
+	if len(added) != 1 {
+		return nil
+	}
+	return h.DropReferencePoint(ctx, vmID, added[0].ID)
 }
 
 func (h *Host) referencePointInstance(ctx context.Context, vmID, id string) (wmi.Instance, error) {

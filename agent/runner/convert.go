@@ -19,6 +19,9 @@ func (r *backupRun) convert(ctx context.Context) error {
 		return nil
 	}
 	point, err := r.host.Convert(ctx, *r.entry.Checkpoint, r.entry.Disks)
+	if errors.Is(err, hyperv.ErrReferencePointNotFound) {
+		err = errors.Join(err, r.host.DropConverted(ctx, r.vmID(), r.entry.Intent))
+	}
 	if err != nil {
 		return r.withoutBase(ctx, err)
 	}
