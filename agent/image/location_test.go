@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/johannesboyne/gofakes3"
@@ -182,24 +183,29 @@ func TestCredentialsAreNeitherPrintedNorWrittenToDisk(t *testing.T) { // I7
 			t.Errorf("%s prints %s", format, s)
 		}
 	}
-	dir := t.TempDir()
-	create(t, loc, image.Options{WorkDir: dir})
-	var seen int
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		seen++
-		b, err := os.ReadFile(path)
-		for _, secret := range []string{password, secretKey, accessKey} {
-			if bytes.Contains(b, []byte(secret)) {
-				t.Errorf("%s has a secret in it", path)
+	// What is on the disk is there while a repository is opened, so it is looked at whenever that asks the storage.
+	dir, seen := t.TempDir(), atomic.Bool{}
+	looking := &faulty{fail: func(string, blob.ID) error {
+		return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
 			}
-		}
-		return err
-	})
-	if err != nil || seen == 0 {
-		t.Errorf("%d files seen, %v", seen, err)
+			seen.Store(true)
+			b, err := os.ReadFile(path)
+			for _, secret := range []string{password, secretKey, accessKey} {
+				if bytes.Contains(b, []byte(secret)) {
+					t.Errorf("%s has a secret in it", path)
+				}
+			}
+			return err
+		})
+	}}
+	create(t, loc, image.WithDecorator(image.Options{WorkDir: dir}, looking.wrap))
+	if !seen.Load() {
+		t.Error("no file was seen")
+	}
+	if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
