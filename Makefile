@@ -126,7 +126,7 @@ e2e: require-go bin/helm ## Test the whole: programs, control plane, chart, cras
 
 WINE_RECORDS := .cache/wine
 # Of the end-to-end suite, what CI has time for with the Windows agent; WINE_E2E=. is all of it, and takes more than WINE_TIMEOUT.
-WINE_E2E ?= TestTrimmedRanges|TestShadowCopyMethod|TestLostAgent|TestRestoreInPlace
+WINE_E2E ?= TestTrimmedRanges|TestCanceledJob|TestShadowCopyMethod|TestLostAgent|TestRestoreInPlace
 WINE_TIMEOUT ?= $(E2E_TIMEOUT)
 
 # Without the race detector: what is tested runs under Wine. Its end shows what of the code for Windows was executed, and which of Windows' calls.

@@ -125,6 +125,12 @@ func (p *Process) end(signal os.Signal, patience time.Duration) (crashed bool, e
 	if err := p.run.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return false, fmt.Errorf("signal %s: %w", p.name, err)
 	}
+	if signal == os.Interrupt {
+		// Wine makes a thread within its handler of the signal, which fails or waits for ever where the interrupted one was doing the same. A person tries again.
+		process := p.run.cmd.Process
+		again := time.AfterFunc(patience/2, func() { _ = process.Signal(signal) })
+		defer again.Stop()
+	}
 	select {
 	case <-p.run.done:
 		p.run = nil
