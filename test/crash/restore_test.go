@@ -56,7 +56,7 @@ func newRestores(t *testing.T, name string) *restores {
 	t.Helper()
 	r := &restores{lane: newLane(t, name)}
 	r.kills(r.Host.Agent, r.Host.Agent.Start, "api of "+name, "host "+name)
-	r.every = max(r.every, 3) // the tests of agent/runner cut a restore at every call, within a process
+	r.every *= 3 // the tests of agent/runner cut a restore at every call, within a process
 	for i := range r.images {
 		job, frozen := r.backUp(nil)
 		r.AwaitJob(job)
