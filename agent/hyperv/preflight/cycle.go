@@ -313,9 +313,11 @@ func (c *cycle) cleanUp(ctx context.Context) error {
 	if c.point != nil {
 		errs = append(errs, c.host.DropReferencePoint(ctx, c.vm.ID, c.point.ID))
 	}
-	appeared, err := c.appeared(ctx)
-	for _, point := range appeared {
-		errs = append(errs, fmt.Errorf("reference point %s appeared during the cycle and is there still", point.ID))
+	points, err := c.host.ReferencePoints(ctx, c.vm.ID)
+	for _, point := range points {
+		if !slices.Contains(c.before, point.ID) {
+			errs = append(errs, fmt.Errorf("reference point %s appeared during the cycle and is there still", point.ID))
+		}
 	}
 	return errors.Join(append(errs, err)...)
 }
@@ -340,25 +342,15 @@ func (c *cycle) release(ctx context.Context, q *pass) error {
 	return c.awaitMerge(ctx, q)
 }
 
-// adoptPoint finds the reference point that a checkpoint has become: by the tracking ids of its disks or, where tracking began with it, as the only one that
-// is new. When there is none, the checkpoint was released.
+// adoptPoint finds the reference point that a checkpoint has become. One that tracking began with cannot be told by its ids, and is dropped at once. When there
+// is none, the checkpoint was released.
 func (c *cycle) adoptPoint(ctx context.Context, q *pass) error {
 	point, err := c.host.Convert(ctx, q.checkpoint, q.disks)
 	if errors.Is(err, hyperv.ErrReferencePointNotFound) {
-		appeared, err := c.appeared(ctx)
-		if len(appeared) == 1 {
-			c.point = &appeared[0]
-		}
-		return err // more than one is told
+		return c.host.DropConverted(ctx, c.vm.ID, q.intent) // whatever else appeared is told
 	}
 	if err == nil {
 		c.point = &point
 	}
 	return err
-}
-
-// appeared lists the reference points that were not there before the cycle.
-func (c *cycle) appeared(ctx context.Context) ([]hyperv.ReferencePoint, error) {
-	points, err := c.host.ReferencePoints(ctx, c.vm.ID)
-	return slices.DeleteFunc(points, func(p hyperv.ReferencePoint) bool { return slices.Contains(c.before, p.ID) }), err
 }
